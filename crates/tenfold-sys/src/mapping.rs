@@ -1,0 +1,117 @@
+//! Mapping ranges of a file into this process.
+//!
+//! Making a mapping is safe: it comes as a bare pointer to fresh addresses, and using the pointer is the unsafe part.
+//! The memory behind a shared mapping changes under any reader: go through atomics or copy out.
+
+use crate::error::{Errno, Result};
+use core::ffi::c_void;
+use core::ptr::NonNull;
+use rustix::mm::{MapFlags, MremapFlags, ProtFlags};
+use std::os::fd::BorrowedFd;
+
+/// Maps `len` bytes of the file at `offset` for reading and writing, shared with everybody who maps them ([`mmap`],
+/// `MAP_SHARED`). `offset` is a multiple of [`page_size`]. Does not block; pages come when they are touched, and a
+/// touch beyond the end of the file is a `SIGBUS`.
+///
+/// # Errors
+/// `ENOMEM` when the address space (`RLIMIT_AS`) or the number of mappings is used up, `EINVAL` for a length of zero or
+/// a crooked offset.
+///
+/// [`mmap`]: https://man7.org/linux/man-pages/man2/mmap.2.html
+pub fn map_shared(fd: BorrowedFd<'_>, offset: u64, len: usize) -> Result<NonNull<u8>> {
+    map(fd, offset, len, MapFlags::SHARED)
+}
+
+/// Maps `len` bytes of the file at `offset` for reading and writing; what is written stays in this process
+/// ([`mmap`], `MAP_PRIVATE`: copy on write). A page not yet written still shows later changes of the file. Errors as
+/// for [`map_shared`]; `RLIMIT_DATA` counts these mappings too.
+///
+/// [`mmap`]: https://man7.org/linux/man-pages/man2/mmap.2.html
+pub fn map_private(fd: BorrowedFd<'_>, offset: u64, len: usize) -> Result<NonNull<u8>> {
+    map(fd, offset, len, MapFlags::PRIVATE)
+}
+
+fn map(fd: BorrowedFd<'_>, offset: u64, len: usize, flags: MapFlags) -> Result<NonNull<u8>> {
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: without MAP_FIXED the kernel picks addresses that nothing uses, so no existing memory changes.
+    let address = unsafe { rustix::mm::mmap(core::ptr::null_mut(), len, protection, flags, fd, offset)? };
+    NonNull::new(address.cast()).ok_or(Errno::FAULT)
+}
+
+/// Takes a mapping away ([`munmap`]). Does not block. `ENOMEM` when splitting a mapping exceeds their maximum number.
+///
+/// # Safety
+/// `[ptr, ptr + len)` was mapped by a function of this module, nothing refers to it any more, and nobody unmaps it
+/// again.
+///
+/// [`munmap`]: https://man7.org/linux/man-pages/man2/munmap.2.html
+pub unsafe fn unmap(ptr: NonNull<u8>, len: usize) -> Result<()> {
+    // SAFETY: the caller gives up the whole range, which belongs to no one else.
+    unsafe { rustix::mm::munmap(ptr.as_ptr().cast::<c_void>(), len) }
+}
+
+/// Maps the same pages a second time, without the file's descriptor ([`mremap`] with an old size of 0).
+///
+/// # Errors
+/// `EINVAL` when `ptr` lies in a private mapping, `EFAULT` when it is not mapped, `ENOMEM` as for [`map_shared`].
+///
+/// # Safety
+/// `[ptr, ptr + len)` lies within one mapping made by [`map_shared`] that stays mapped during the call.
+///
+/// [`mremap`]: https://man7.org/linux/man-pages/man2/mremap.2.html
+pub unsafe fn duplicate(ptr: NonNull<u8>, len: usize) -> Result<NonNull<u8>> {
+    // SAFETY: with an old size of 0 the original stays as it is, and without MREMAP_FIXED the copy gets fresh addresses.
+    let copy = unsafe { rustix::mm::mremap(ptr.as_ptr().cast::<c_void>(), 0, len, MremapFlags::MAYMOVE)? };
+    NonNull::new(copy.cast()).ok_or(Errno::FAULT)
+}
+
+/// The size of a page: 4096 on x86-64; on aarch64 also 16 or 64 KiB.
+pub fn page_size() -> usize {
+    rustix::param::page_size()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory_file::MemoryFile;
+
+    fn read(ptr: NonNull<u8>) -> u8 {
+        // SAFETY: the tests pass pointers into live mappings.
+        unsafe { ptr.read_volatile() }
+    }
+
+    fn write(ptr: NonNull<u8>, value: u8) {
+        // SAFETY: the tests pass pointers into live writable mappings.
+        unsafe { ptr.write_volatile(value) }
+    }
+
+    #[test]
+    fn shared_private_and_duplicate() {
+        let page = page_size();
+        let file = MemoryFile::create("map").expect("create");
+        file.allocate(0, 2 * page as u64).expect("allocate");
+        let shared = map_shared(file.as_fd(), page as u64, page).expect("shared");
+        let private = map_private(file.as_fd(), page as u64, page).expect("private");
+        write(shared, 1);
+        assert_eq!(read(private), 1);
+        write(private, 2);
+        assert_eq!(read(shared), 1);
+        // SAFETY: `shared` is one live mapping of `page` bytes.
+        let again = unsafe { duplicate(shared, page) }.expect("duplicate");
+        write(again, 3);
+        assert_eq!((read(shared), read(private)), (3, 2));
+        // SAFETY: as above, but private, which the kernel refuses.
+        assert_eq!(unsafe { duplicate(private, page) }, Err(Errno::INVAL));
+        for mapping in [shared, private, again] {
+            // SAFETY: each is a mapping of `page` bytes, used no more.
+            unsafe { unmap(mapping, page) }.expect("unmap");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_an_error() {
+        let file = MemoryFile::create("map").expect("create");
+        assert_eq!(map_shared(file.as_fd(), 0, 0), Err(Errno::INVAL));
+        assert_eq!(map_shared(file.as_fd(), 1, 4096), Err(Errno::INVAL));
+    }
+}
