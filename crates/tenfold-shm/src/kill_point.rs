@@ -1,0 +1,155 @@
+//! Places where a death could hurt, by name.
+//!
+//! With the feature `kill-points`, a test arms one point and the process sends itself SIGKILL when
+//! it gets there; without it, [`reach`] compiles to nothing. The list is the checklist of the
+//! crash tests: each name is killed at in `tests/chaos`.
+
+macro_rules! kill_points {
+    ($($(#[doc = $doc:literal])* $name:ident = $text:literal,)*) => {
+        /// A named place in the code where a test can kill the process.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u32)]
+        pub enum KillPoint { $($(#[doc = $doc])* $name,)* }
+
+        /// All of them, in the order of the code.
+        pub const ALL: &[KillPoint] = &[$(KillPoint::$name,)*];
+
+        impl KillPoint {
+            /// The point's name, as tests and their output write it.
+            pub fn name(self) -> &'static str {
+                match self { $(KillPoint::$name => $text,)* }
+            }
+        }
+    };
+}
+
+kill_points! {
+    /// The lock is taken, nothing is written yet.
+    LockTaken = "lock.taken",
+    /// The redo record is written but not committed.
+    RedoWritten = "redo.written",
+    /// The record is committed, none of its stores is done.
+    RedoCommitted = "redo.committed",
+    /// The first store of a committed record is done.
+    RedoHalfApplied = "redo.half-applied",
+    /// All stores are done, the record still stands.
+    RedoApplied = "redo.applied",
+    /// The record is cleared, the lock still held.
+    RedoCleared = "redo.cleared",
+    /// The lock is free, its name still in the lane.
+    LockReleased = "lock.released",
+    /// A block is taken from its free list and named by a cell of this process.
+    HeapTaken = "heap.taken",
+    /// A fresh slab has been reserved but not yet handed to its class.
+    HeapGrown = "heap.grown",
+    /// A large block is taken but its pages are not reserved yet.
+    HeapLargeTaken = "heap.large-taken",
+    /// An object is initialised but not yet held.
+    ObjectBuilt = "object.built",
+    /// An object's last reference is gone, its parts are not freed yet.
+    ObjectDying = "object.dying",
+    /// A message is written to its own block, nobody names it but its writer.
+    MessageWritten = "message.written",
+    /// A handle inside a message was dropped, others are still there.
+    MessageHandleDropped = "message.handle-dropped",
+    /// A slot is claimed but has no process yet.
+    SlotClaimed = "participant.claimed",
+    /// The fork handler has copied the parent's holdings; nobody has adopted them.
+    BirthPrepared = "participant.birth-prepared",
+    /// A sweeper has claimed a dead slot.
+    SweepClaimed = "sweep.claimed",
+    /// The dead process's locks are recovered, its blocks not yet freed.
+    SweepLocksDone = "sweep.locks-done",
+    /// Everything is swept, the slot is not free yet.
+    SweepDone = "sweep.done",
+    /// A user lock is taken.
+    UserLockTaken = "user-lock.taken",
+    /// A user lock is free again, its waiters not yet woken.
+    UserLockReleased = "user-lock.released",
+    /// A semaphore's permit is taken and recorded.
+    SemaphoreTaken = "semaphore.taken",
+    /// A waiter is in the condition's list, its lock not yet released.
+    ConditionEnlisted = "condition.enlisted",
+    /// A waiter is marked as notified but not yet woken.
+    ConditionMarked = "condition.marked",
+    /// A notified waiter is awake and still in the list.
+    ConditionWoken = "condition.woken",
+    /// A party has arrived at a barrier and waits.
+    BarrierArrived = "barrier.arrived",
+    /// The last party has opened the barrier, nobody is woken yet.
+    BarrierOpened = "barrier.opened",
+    /// A queue's slot is written, the tail not yet moved.
+    QueueSlotWritten = "queue.slot-written",
+    /// The tail has moved, nobody is woken yet.
+    QueueCommitted = "queue.committed",
+    /// A fresh segment is allocated but not linked.
+    QueueSegmentTaken = "queue.segment-taken",
+    /// A consumer has unlinked a segment but not freed it.
+    QueueSegmentLeft = "queue.segment-left",
+    /// A message has left the queue and is named by the consumer only.
+    QueueTaken = "queue.taken",
+    /// A dict's new entry is written but not in the index.
+    DictEntryBuilt = "dict.entry-built",
+    /// An entry is replaced, the old one not yet freed.
+    DictEntryReplaced = "dict.entry-replaced",
+    /// A larger index is built but not published.
+    DictIndexBuilt = "dict.index-built",
+    /// The larger index is published, the old one not yet freed.
+    DictIndexPublished = "dict.index-published",
+    /// A list's new item is written but not in the spine.
+    ListItemBuilt = "list.item-built",
+    /// A reordered spine is built but not published.
+    ListSpineBuilt = "list.spine-built",
+    /// The new spine is published, the old one not yet freed.
+    ListSpinePublished = "list.spine-published",
+    /// A batch of tasks is written but not on the board.
+    BoardBatchBuilt = "board.batch-built",
+    /// A worker has claimed a batch and not yet begun an item.
+    BoardClaimed = "board.claimed",
+    /// A worker has marked an item as running.
+    BoardItemStarted = "board.item-started",
+    /// An item's result is written but not committed.
+    BoardResultWritten = "board.result-written",
+    /// An item's result is committed.
+    BoardResultCommitted = "board.result-committed",
+    /// A batch is finished, nobody is woken yet.
+    BoardBatchDone = "board.batch-done",
+    /// A dead worker's batch has been taken from it and is not yet back on the board.
+    BoardReclaimed = "board.reclaimed",
+}
+
+#[cfg(feature = "kill-points")]
+mod armed {
+    use super::KillPoint;
+    use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    static POINT: AtomicU32 = AtomicU32::new(u32::MAX);
+    static PASSES: AtomicU32 = AtomicU32::new(0);
+
+    /// Kills this process when it reaches `point` after passing it `passes` times.
+    pub fn arm(point: KillPoint, passes: u32) {
+        PASSES.store(passes, Relaxed);
+        POINT.store(point as u32, Relaxed);
+    }
+
+    /// Kills nobody any more.
+    pub fn disarm() {
+        POINT.store(u32::MAX, Relaxed);
+    }
+
+    /// Called where the point is.
+    #[inline]
+    pub fn reach(point: KillPoint) {
+        if POINT.load(Relaxed) == point as u32 && PASSES.fetch_sub(1, Relaxed) == 0 {
+            tenfold_sys::process::kill_self();
+        }
+    }
+}
+
+#[cfg(feature = "kill-points")]
+pub use armed::{arm, disarm, reach};
+
+/// Called where the point is; nothing without the feature `kill-points`.
+#[cfg(not(feature = "kill-points"))]
+#[inline(always)]
+pub fn reach(_: KillPoint) {}

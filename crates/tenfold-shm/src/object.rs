@@ -1,0 +1,391 @@
+//! Objects: blocks with a kind and a reference count.
+//!
+//! A reference is a cell that names the object: an entry of a process's ledger, a word of a
+//! container, a word of a message's handle table. The count says how many such cells there are;
+//! count and cell change in one redo record, under one of 64 stripe locks chosen by the block.
+//!
+//! Inside a process, handles are clones of one `Arc`, so that a process has one ledger entry for an
+//! object however many handles it has.
+//!
+//! When the last reference goes, the object is put on the *dying chain* of the thread's lane and
+//! taken apart piece by piece. *Killed here:* the sweep goes on where the dead thread stopped.
+
+use core::sync::atomic::Ordering;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use crate::error::{HeapError, Result};
+use crate::guarded::Guarded;
+use crate::heap::block::{Block, State};
+use crate::heap::{At, BlockId, Heap, STRIPES, Shared, Word};
+use crate::internal_lock::{Guard, Store};
+use crate::kill_point::{KillPoint, reach};
+use crate::participant::{Death, HeldCell, LedgerEntry, Seat, seat};
+use crate::{message, process_record};
+
+macro_rules! kinds {
+    ($($(#[doc = $doc:literal])* $name:ident = $value:literal, $text:literal;)*) => {
+        /// What a block is used for.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum ObjectKind { $($(#[doc = $doc])* $name = $value,)* }
+
+        impl ObjectKind {
+            pub(crate) fn from_bits(bits: u8) -> Option<ObjectKind> {
+                match bits { $($value => Some(ObjectKind::$name),)* _ => None }
+            }
+
+            /// The kind's name in messages.
+            pub fn name(self) -> &'static str {
+                match self { $(ObjectKind::$name => $text,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// Bytes with one owner.
+    Bytes = 1, "block of bytes";
+    /// Bytes with one owner and a table of handles before them.
+    Message = 2, "message";
+    /// A mutual-exclusion lock.
+    Lock = 16, "lock";
+    /// A lock that its holder can take again.
+    RLock = 17, "re-entrant lock";
+    /// A counter of permits.
+    Semaphore = 18, "semaphore";
+    /// A place to wait for a change.
+    Condition = 19, "condition";
+    /// A flag to wait for.
+    Event = 20, "event";
+    /// A meeting point.
+    Barrier = 21, "barrier";
+    /// A lock for many readers or one writer.
+    RwLock = 22, "reader-writer lock";
+    /// A first-in first-out queue of messages.
+    Queue = 23, "queue";
+    /// Plain data of fixed size.
+    Data = 24, "shared value";
+    /// A map from bytes to bytes.
+    Dict = 25, "dict";
+    /// A sequence of byte strings.
+    List = 26, "list";
+    /// A pool's board of tasks.
+    Board = 27, "pool";
+    /// A batch of tasks.
+    Batch = 28, "batch of tasks";
+    /// What is known of a process, after its end too.
+    ProcessRecord = 29, "process";
+}
+
+impl ObjectKind {
+    /// The kind byte of a free block.
+    pub(crate) const FREE: u8 = 0;
+
+    /// Whether blocks of this kind have a reference count.
+    pub fn is_counted(self) -> bool {
+        self as u8 >= ObjectKind::Lock as u8
+    }
+}
+
+/// One process's hold on an object.
+#[derive(Debug)]
+struct Holding {
+    heap: Heap,
+    block: Block,
+    kind: ObjectKind,
+    cell: HeldCell,
+}
+
+/// A counted reference to an object of the heap. Cloning is local to the process and cheap.
+#[derive(Debug, Clone)]
+pub struct Handle(Arc<Holding>);
+
+static REGISTRY: Guarded<Option<HashMap<BlockId, Weak<Holding>>>> = Guarded::new(None);
+
+pub(crate) fn registry_mutex() -> &'static tenfold_sys::futex::PrivateMutex {
+    REGISTRY.mutex()
+}
+
+impl PartialEq for Handle {
+    fn eq(&self, other: &Handle) -> bool {
+        self.id() == other.id()
+    }
+}
+impl Eq for Handle {}
+
+impl Handle {
+    /// Makes an object of `bytes` zeroed bytes; `init` fills in what is not zero, and must not take
+    /// further blocks.
+    ///
+    /// # Errors
+    /// If the heap has no room, or `init` fails.
+    pub fn create(heap: Heap, kind: ObjectKind, bytes: u64, init: impl FnOnce(Block) -> Result<()>) -> Result<Handle> {
+        debug_assert!(kind.is_counted());
+        let cell = HeldCell::take(heap)?;
+        let seat = seat(heap)?;
+        let transit = seat.transit(0);
+        // 256 bytes and more are aligned to 64. Until it is whole it counts as mere bytes.
+        let block = heap.take(seat, bytes.max(256), ObjectKind::Bytes, transit)?;
+        if let Err(error) = block.zero(heap).and_then(|()| init(block)) {
+            heap.give_back(seat, block.id, transit)?;
+            return Err(error);
+        }
+        reach(KillPoint::ObjectBuilt);
+        let guard = stripe(heap, seat, block.id)?;
+        let state = State::from_bits(block.descriptor.state.load(Ordering::Relaxed));
+        guard.commit([
+            Store::new(block.descriptor.field(|d| &d.state), State { kind: kind as u8, ..state }.bits()),
+            Store::new(block.descriptor.field(|d| &d.refs), 1),
+            Store::new(cell.word(), block.id.bits()),
+            Store::new(transit, 0),
+        ]);
+        drop(guard);
+        let block = Block { kind: kind as u8, ..block };
+        let holding = Arc::new(Holding { heap, block, kind, cell });
+        register(block.id, &holding);
+        Ok(Handle(holding))
+    }
+
+    /// A handle to the object that `cell` refers to; the cell keeps its own reference. The caller
+    /// holds the lock that guards the cell, or owns it.
+    ///
+    /// # Errors
+    /// [`HeapError::Stale`] if the cell names no object.
+    pub fn from_cell(heap: Heap, cell: Word) -> Result<Handle> {
+        Handle::from_id(heap, BlockId::from_bits(cell.load(Ordering::Acquire)).ok_or(HeapError::Stale)?)
+    }
+
+    /// A handle to the object `id`, which the caller knows to be referred to by somebody.
+    ///
+    /// # Errors
+    /// [`HeapError::Stale`] if nothing refers to it any more.
+    pub fn from_id(heap: Heap, id: BlockId) -> Result<Handle> {
+        if let Some(handle) = registered(id) {
+            return Ok(handle);
+        }
+        let block = heap.block(id)?;
+        let kind = ObjectKind::from_bits(block.kind).filter(|k| k.is_counted()).ok_or(HeapError::Stale)?;
+        let held = HeldCell::take(heap)?;
+        add_ref(heap, seat(heap)?, id, held.word())?;
+        let holding = Arc::new(Holding { heap, block, kind, cell: held });
+        register(id, &holding);
+        Ok(Handle(holding))
+    }
+
+    /// Puts a further reference to the object into `cell`, which is empty and owned by the caller
+    /// or guarded by a lock that it holds.
+    ///
+    /// # Errors
+    /// If the object is gone, or the heap corrupt.
+    pub fn refer_from(&self, cell: Word) -> Result<()> {
+        add_ref(self.0.heap, seat(self.0.heap)?, self.id(), cell)
+    }
+
+    /// The object's block.
+    #[inline]
+    pub fn block(&self) -> Block {
+        self.0.block
+    }
+
+    /// The object's id.
+    #[inline]
+    pub fn id(&self) -> BlockId {
+        self.0.block.id
+    }
+
+    /// The object's kind.
+    pub fn kind(&self) -> ObjectKind {
+        self.0.kind
+    }
+
+    /// The heap.
+    #[inline]
+    pub fn heap(&self) -> Heap {
+        self.0.heap
+    }
+
+    /// The same handle, if the object is of kind `kind`.
+    ///
+    /// # Errors
+    /// [`HeapError::WrongKind`].
+    pub fn expect(self, kind: ObjectKind) -> Result<Handle> {
+        if self.0.kind == kind {
+            Ok(self)
+        } else {
+            Err(HeapError::WrongKind { expected: kind.name(), found: self.0.kind.name() })
+        }
+    }
+
+    /// A typed look at the object's first bytes.
+    ///
+    /// # Errors
+    /// As [`Block::view`].
+    #[inline]
+    pub fn view<T: Shared>(&self) -> Result<At<T>> {
+        self.0.block.view(self.0.heap, 0)
+    }
+
+    /// The number beside this process's entry in its ledger; belongs to the object's kind.
+    ///
+    /// # Errors
+    /// If this process has no slot and can get none.
+    pub(crate) fn aux(&self) -> Result<Word> {
+        Ok(self.0.cell.here(self.0.heap)?.field(|e| &e.aux))
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        let id = self.block.id;
+        REGISTRY.with(|map| {
+            if let Some(map) = map {
+                if map.get(&id).is_some_and(|weak| weak.strong_count() == 0) {
+                    map.remove(&id);
+                }
+            }
+        });
+        // A heap that is corrupt, or a process that cannot get a slot, leaves the reference to the
+        // sweep; there is nobody to tell.
+        if let (Ok(entry), Ok(seat)) = (self.cell.here(self.heap), seat(self.heap)) {
+            let _ = release(self.heap, seat, entry.field(|e| &e.id));
+            entry.aux.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+fn register(id: BlockId, holding: &Arc<Holding>) {
+    REGISTRY.with(|map| map.get_or_insert_default().insert(id, Arc::downgrade(holding)));
+}
+
+fn registered(id: BlockId) -> Option<Handle> {
+    REGISTRY.with(|map| map.as_ref()?.get(&id)?.upgrade()).map(Handle)
+}
+
+/// After a raw `clone`: takes a reference of this process's own to all it has handles for.
+pub(crate) fn hold_again(heap: Heap, seat: Seat) {
+    let held: Vec<Arc<Holding>> = REGISTRY.with(|map| map.iter().flatten().filter_map(|(_, w)| w.upgrade()).collect());
+    for holding in held {
+        // What is gone by now stays without a reference; using it reports a stale handle.
+        if let Ok(entry) = crate::participant::ledger_entry(heap, seat, holding.cell.index()) {
+            let _ = add_ref(heap, seat, holding.block.id, entry.field(|e| &e.id));
+        }
+    }
+}
+
+pub(crate) fn stripe(heap: Heap, seat: Seat, id: BlockId) -> Result<Guard> {
+    heap.header().field(|h| &h.stripes[id.index() as usize % STRIPES]).lock_from(heap, seat)
+}
+
+/// Whether the block exists and has a reference count.
+pub(crate) fn is_counted(heap: Heap, id: BlockId) -> bool {
+    heap.block(id).is_ok_and(|b| ObjectKind::from_bits(b.kind).is_some_and(ObjectKind::is_counted))
+}
+
+/// Counts one more reference, the one from `cell`.
+pub(crate) fn add_ref(heap: Heap, seat: Seat, id: BlockId, cell: Word) -> Result<()> {
+    let guard = stripe(heap, seat, id)?;
+    let block = heap.block(id)?;
+    let refs = block.descriptor.refs.load(Ordering::Relaxed);
+    if refs == 0 {
+        return Err(HeapError::Stale);
+    }
+    guard.commit([Store::new(block.descriptor.field(|d| &d.refs), refs + 1), Store::new(cell, id.bits())]);
+    Ok(())
+}
+
+/// Empties a cell: frees the block that it owns, or drops the reference that it counts for.
+///
+/// # Errors
+/// If the heap is corrupt.
+pub fn release(heap: Heap, seat: Seat, cell: Word) -> Result<()> {
+    let Some(id) = BlockId::from_bits(cell.load(Ordering::Acquire)) else { return Ok(()) };
+    let block = match heap.block(id) {
+        Ok(block) => block,
+        Err(HeapError::Stale) => {
+            // Named twice for an instant, freed by the other cell.
+            let _ = cell.compare_exchange(id.bits(), 0, Ordering::AcqRel, Ordering::Acquire);
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    match ObjectKind::from_bits(block.kind) {
+        Some(ObjectKind::Bytes) => heap.give_back(seat, id, cell),
+        Some(ObjectKind::Message) => {
+            message::drop_handles(heap, seat, block)?;
+            heap.give_back(seat, id, cell)
+        }
+        Some(_) => drop_ref(heap, seat, id, cell),
+        None => Err(HeapError::corrupt("kind of a block", block.descriptor.offset())),
+    }
+}
+
+fn drop_ref(heap: Heap, seat: Seat, id: BlockId, cell: Word) -> Result<()> {
+    let dying = seat.dying();
+    let guard = stripe(heap, seat, id)?;
+    if cell.load(Ordering::Relaxed) != id.bits() {
+        return Ok(());
+    }
+    let block = heap.block(id)?;
+    let refs = block.descriptor.refs.load(Ordering::Relaxed);
+    let refs_word = block.descriptor.field(|d| &d.refs);
+    if refs > 1 {
+        guard.commit([Store::new(refs_word, refs - 1), Store::new(cell, 0)]);
+        return Ok(());
+    }
+    let first = dying.load(Ordering::Relaxed);
+    guard.commit([
+        Store::new(refs_word, 0),
+        Store::new(cell, 0),
+        Store::new(block.descriptor.field(|d| &d.next), first),
+        Store::new(dying, id.bits()),
+    ]);
+    drop(guard);
+    reach(KillPoint::ObjectDying);
+    // An outer call is at work on the chain already.
+    if first == 0 { dismantle_chain(heap, seat, dying) } else { Ok(()) }
+}
+
+/// Takes the objects of a dying chain apart and frees them, first to last.
+pub(crate) fn dismantle_chain(heap: Heap, seat: Seat, chain: Word) -> Result<()> {
+    while let Some(id) = BlockId::from_bits(chain.load(Ordering::Acquire)) {
+        let block = heap.block(id)?;
+        let kind = ObjectKind::from_bits(block.kind).ok_or(HeapError::corrupt("kind of a block", block.offset))?;
+        dismantle(heap, seat, kind, block)?;
+        let next = block.descriptor.next.load(Ordering::Acquire);
+        // Parts that died meanwhile stand before this object in the chain of this thread; in the
+        // chain of a dead thread they went to this thread's own.
+        if chain.load(Ordering::Acquire) == id.bits() {
+            heap.give_back_leaving(seat, id, chain, next)?;
+        }
+    }
+    if chain.offset() != seat.dying().offset() {
+        dismantle_chain(heap, seat, seat.dying())?;
+    }
+    Ok(())
+}
+
+/// Frees what the object's words name. May be called again after it was cut short.
+fn dismantle(heap: Heap, seat: Seat, kind: ObjectKind, block: Block) -> Result<()> {
+    match kind {
+        ObjectKind::ProcessRecord => process_record::dismantle(heap, seat, block),
+        _ => Ok(()),
+    }
+}
+
+/// Tells the object that `entry` holds that its holder is dead.
+pub(crate) fn owner_died(heap: Heap, _seat: Seat, _death: &Death, entry: At<LedgerEntry>) -> Result<()> {
+    let Some(id) = BlockId::from_bits(entry.id.load(Ordering::Acquire)) else { return Ok(()) };
+    let _block = heap.block(id)?;
+    Ok(())
+}
+
+/// Tells what a cell of the dead process's slot names that the process is dead.
+pub(crate) fn owner_died_in_cell(heap: Heap, seat: Seat, death: &Death, cell: Word) -> Result<()> {
+    let Some(id) = BlockId::from_bits(cell.load(Ordering::Acquire)) else { return Ok(()) };
+    let block = heap.block(id)?;
+    match ObjectKind::from_bits(block.kind) {
+        Some(ObjectKind::ProcessRecord) => process_record::process_died(heap, seat, death, block),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,282 @@
+//! Which participant this process is, and which lane this thread has.
+//!
+//! The identity lies in a page that the kernel wipes at fork, `clone` without CLONE_VM included,
+//! so a child never takes itself for its parent: its first operation finds zero and adopts the
+//! slot that the fork handler prepared, or claims one.
+//!
+//! A thread gets a lane at its first operation and gives it back when it ends. Lane 0 belongs to
+//! whoever holds the process-local growth mutex: the fork handlers, and the growth of lanes.
+
+use core::cell::Cell;
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::OnceLock;
+
+use tenfold_sys::futex::PrivateMutex;
+use tenfold_sys::wiped_page::WipedPage;
+
+use super::{Identity, LANES, Lane, NAMES, TRANSITS, claim_slot, slot};
+use crate::error::{HeapError, Result};
+use crate::heap::{At, Heap, Word};
+use crate::object::ObjectKind;
+
+/// Chunks of further lanes a process can have.
+pub(crate) const LANE_CHUNKS: usize = 16;
+const WORDS: usize = (LANES * (LANE_CHUNKS + 1)).div_ceil(64);
+
+static PAGE: OnceLock<WipedPage> = OnceLock::new();
+/// Lanes of this process in use, one bit each.
+static LANES_TAKEN: [AtomicU64; WORDS] = [const { AtomicU64::new(0) }; WORDS];
+static GROWTH: PrivateMutex = PrivateMutex::new();
+
+/// This thread's place in its process's slot.
+#[derive(Debug, Clone, Copy)]
+pub struct Seat {
+    identity: Identity,
+    lane: At<Lane>,
+}
+
+impl Seat {
+    /// The participant.
+    #[inline(always)]
+    pub fn identity(self) -> Identity {
+        self.identity
+    }
+
+    /// The participant's slot.
+    #[inline(always)]
+    pub fn slot(self) -> u32 {
+        self.identity.slot()
+    }
+
+    /// The participant as the word of an internal lock names it.
+    #[inline(always)]
+    pub(crate) fn owner(self) -> u32 {
+        self.identity.slot() + 1
+    }
+
+    /// One of this thread's cells for blocks on the move.
+    ///
+    /// # Panics
+    /// If `index` is not less than [`TRANSITS`].
+    #[inline(always)]
+    pub fn transit(self, index: usize) -> Word {
+        self.lane.field(|l| &l.transit[index])
+    }
+
+    #[inline(always)]
+    pub(crate) fn dying(self) -> Word {
+        self.lane.field(|l| &l.dying)
+    }
+
+    #[inline(always)]
+    pub(crate) fn name_lock(self, offset: u64) -> Result<()> {
+        for name in &self.lane.get().names {
+            if name.load(Ordering::Relaxed) == 0 {
+                name.store(offset, Ordering::Release);
+                return Ok(());
+            }
+        }
+        Err(HeapError::corrupt("lane: more locks held than a thread can name", self.lane.offset()))
+    }
+
+    #[inline(always)]
+    pub(crate) fn unname_lock(self, offset: u64) {
+        for name in self.lane.get().names.iter().rev() {
+            if name.load(Ordering::Relaxed) == offset {
+                name.store(0, Ordering::Release);
+                return;
+            }
+        }
+    }
+}
+
+const _: () = assert!(NAMES >= 5 && TRANSITS >= 4);
+
+struct ThreadSeat {
+    bits: Cell<u32>,
+    seat: Cell<Option<Seat>>,
+}
+
+struct LaneLease(Cell<Option<(u32, usize)>>);
+
+impl Drop for LaneLease {
+    fn drop(&mut self) {
+        if let Some((bits, lane)) = self.0.take() {
+            if current().map(Identity::bits) == Some(bits) {
+                LANES_TAKEN[lane / 64].fetch_and(!(1 << (lane % 64)), Ordering::Release);
+            }
+            // A destructor of another thread-local may come after this one: it takes a new seat,
+            // whose lane is then not given back. One lane a thread at most.
+            let _ = SEAT.try_with(|s| s.bits.set(0));
+        }
+    }
+}
+
+thread_local! {
+    static SEAT: ThreadSeat = const { ThreadSeat { bits: Cell::new(0), seat: Cell::new(None) } };
+    static LEASE: LaneLease = const { LaneLease(Cell::new(None)) };
+}
+
+/// The participant that this process is, if it is one yet.
+#[inline]
+pub(crate) fn current() -> Option<Identity> {
+    Identity::from_bits(PAGE.get()?.words()[0].load(Ordering::Acquire))
+}
+
+pub(super) fn set_current(identity: Identity) -> Result<()> {
+    if PAGE.get().is_none() {
+        let page = WipedPage::new().map_err(HeapError::os("madvise(MADV_WIPEONFORK)"))?;
+        let _ = PAGE.set(page);
+    }
+    if let Some(page) = PAGE.get() {
+        page.words()[0].store(identity.bits(), Ordering::Release);
+    }
+    Ok(())
+}
+
+/// This thread's seat. Fast unless the process is new or the thread is.
+///
+/// # Errors
+/// If this process has no slot and can get none.
+#[inline]
+pub fn seat(heap: Heap) -> Result<Seat> {
+    let fast = SEAT.try_with(|s| {
+        let bits = s.bits.get();
+        match (bits != 0 && current().map(Identity::bits) == Some(bits), s.seat.get()) {
+            (true, seat) => seat,
+            _ => None,
+        }
+    });
+    match fast {
+        Ok(Some(seat)) => Ok(seat),
+        _ => take_seat(heap),
+    }
+}
+
+#[cold]
+fn take_seat(heap: Heap) -> Result<Seat> {
+    let identity = match current() {
+        Some(identity) => identity,
+        None => adopt_after_fork(heap)?,
+    };
+    let index = take_lane(heap, identity)?;
+    let seat = Seat { identity, lane: lane(heap, identity, index)? };
+    let _ = SEAT.try_with(|s| {
+        s.seat.set(Some(seat));
+        s.bits.set(identity.bits());
+    });
+    let _ = LEASE.try_with(|l| l.0.set(Some((identity.bits(), index))));
+    Ok(seat)
+}
+
+/// A seat in lane 0, for code that holds the growth mutex.
+fn growth_seat(heap: Heap, identity: Identity) -> Seat {
+    Seat { identity, lane: slot(identity.slot(), heap).field(|s| &s.lanes[0]) }
+}
+
+fn lane(heap: Heap, identity: Identity, index: usize) -> Result<At<Lane>> {
+    let slot = slot(identity.slot(), heap);
+    match index.checked_sub(LANES) {
+        None => Ok(slot.field(|s| &s.lanes[index])),
+        Some(beyond) => {
+            let id = crate::heap::BlockId::from_bits(slot.lane_chunks[beyond / LANES].load(Ordering::Acquire))
+                .ok_or(HeapError::corrupt("lane chunk", slot.offset()))?;
+            heap.block(id)?.view(heap, (beyond % LANES * size_of::<Lane>()) as u64)
+        }
+    }
+}
+
+fn take_lane(heap: Heap, identity: Identity) -> Result<usize> {
+    loop {
+        for (w, word) in LANES_TAKEN.iter().enumerate() {
+            let mut taken = word.load(Ordering::Relaxed);
+            loop {
+                // Lane 0 is never handed out.
+                let bit = (!(taken | u64::from(w == 0))).trailing_zeros() as usize;
+                if bit == 64 {
+                    break;
+                }
+                let index = w * 64 + bit;
+                if index >= LANES && !has_chunk(heap, identity, index) {
+                    add_chunk(heap, identity, (index - LANES) / LANES)?;
+                }
+                match word.compare_exchange(taken, taken | 1 << bit, Ordering::AcqRel, Ordering::Relaxed) {
+                    Ok(_) => return Ok(index),
+                    Err(now) => taken = now,
+                }
+            }
+        }
+        // All of two thousand threads at work: wait for one of them to end.
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
+fn has_chunk(heap: Heap, identity: Identity, index: usize) -> bool {
+    slot(identity.slot(), heap).lane_chunks[(index - LANES) / LANES].load(Ordering::Acquire) != 0
+}
+
+fn add_chunk(heap: Heap, identity: Identity, chunk: usize) -> Result<()> {
+    GROWTH.with(|| {
+        let cell = slot(identity.slot(), heap).field(|s| &s.lane_chunks[chunk]);
+        if cell.load(Ordering::Acquire) != 0 {
+            return Ok(());
+        }
+        let seat = growth_seat(heap, identity);
+        let transit = seat.transit(0);
+        let block = heap.take(seat, (LANES * size_of::<Lane>()) as u64, ObjectKind::Bytes, transit)?;
+        for index in 0..LANES {
+            block.view::<Lane>(heap, (index * size_of::<Lane>()) as u64)?.clear();
+        }
+        // Two stores, both in this process's own slot: killed between them, the sweep frees the
+        // block by either cell and finds the other one stale.
+        cell.store(block.id().bits(), Ordering::Release);
+        transit.store(0, Ordering::Release);
+        Ok(())
+    })
+}
+
+impl At<Lane> {
+    pub(super) fn clear(self) {
+        for word in self.names.iter().chain(&self.transit).chain([&self.dying]) {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// This process came out of a fork: it takes the slot that its parent's fork handler prepared, or,
+/// after a raw `clone`, a fresh one.
+#[cold]
+fn adopt_after_fork(heap: Heap) -> Result<Identity> {
+    GROWTH.with(|| {
+        if let Some(identity) = current() {
+            return Ok(identity);
+        }
+        for word in &LANES_TAKEN {
+            word.store(0, Ordering::Relaxed);
+        }
+        if let Some(born) = super::fork::take_birth() {
+            if super::adopt(heap, born).is_ok() {
+                return Ok(born);
+            }
+        }
+        let claimed = claim_slot(heap, None, true)?;
+        super::adopt(heap, claimed)?;
+        crate::object::hold_again(heap, growth_seat(heap, claimed));
+        Ok(claimed)
+    })
+}
+
+/// Runs `f` with the growth mutex held and a seat in lane 0.
+pub(super) fn with_growth_seat<R>(heap: Heap, identity: Identity, f: impl FnOnce(Seat) -> R) -> R {
+    GROWTH.with(|| f(growth_seat(heap, identity)))
+}
+
+/// The growth mutex, for the fork handlers.
+pub(super) fn growth() -> &'static PrivateMutex {
+    &GROWTH
+}
+
+/// A seat in lane 0 for the fork handlers, which hold the mutex themselves.
+pub(super) fn fork_seat(heap: Heap, identity: Identity) -> Seat {
+    growth_seat(heap, identity)
+}

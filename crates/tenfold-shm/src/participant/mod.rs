@@ -1,0 +1,336 @@
+//! The processes of the family: who is alive, and what each one owns.
+//!
+//! ```text
+//!  roster (compact, scanned)            slots (16 KiB each, touched by their process)
+//!  ┌ state pid exit start parent ┐      ┌ cells │ ledger 128 × {id, aux} │ lanes 128 × 96 B ┐
+//!  ├─────────────────────────────┤      └───────┴────────────────────────┴──────────────────┘
+//!  │ …                           │        a lane is one thread's: the internal locks it holds
+//!  └─────────────────────────────┘        (names) and the blocks it is moving (transit)
+//! ```
+//!
+//! | roster state | meaning | next |
+//! |---|---|---|
+//! | free | nobody | birth, by a CAS of the claimer |
+//! | birth | claimed for a process that is being made | live, by the process itself; dead, if it never comes |
+//! | live | its process runs, or has died unnoticed | dead, by a sweeper |
+//! | dead | being swept | free with the next generation, when all is swept |
+//!
+//! *Killed here:* a slot in birth is swept when its claimer dies; a sweeper that dies is replaced,
+//! every step of a sweep being idempotent.
+
+mod fork;
+mod identity;
+mod ledger;
+mod liveness;
+mod sweep;
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use tenfold_sys::process::{ExitStatus, Pid};
+use tenfold_sys::{clock, process, procfs};
+
+use crate::error::{HeapError, Result};
+use crate::heap::{At, Heap, PARTICIPANTS, SLOTS, Shared};
+use crate::kill_point::{KillPoint, reach};
+
+pub use fork::{Forked, fork_into};
+pub use identity::{Seat, seat};
+pub use ledger::{HeldCell, LEDGER_MAX};
+pub use liveness::{is_alive, is_alive_in_family};
+pub use sweep::{Death, sweep, sweep_all, sweep_if_dead};
+
+/// Bytes of a slot.
+pub(crate) const SLOT_SIZE: u64 = 16 << 10;
+const ROSTER_OFFSET: u64 = 128 << 10;
+/// Internal locks one thread can hold at a time.
+pub(crate) const NAMES: usize = 6;
+/// Blocks one thread can be moving at a time.
+pub const TRANSITS: usize = 5;
+pub(crate) const LANES: usize = 128;
+pub(crate) const LEDGER_INLINE: usize = 128;
+
+pub(crate) const FREE: u32 = 0;
+pub(crate) const BIRTH: u32 = 1;
+pub(crate) const LIVE: u32 = 2;
+pub(crate) const DEAD: u32 = 3;
+
+/// What everybody may want to know of a participant.
+#[repr(C)]
+pub struct RosterEntry {
+    /// `generation << 32 | state`.
+    pub(crate) state: AtomicU64,
+    pub(crate) pid: AtomicU32,
+    /// [`ExitStatus`] bits, from whoever knows it: the process itself, or the one that reaped it.
+    pub(crate) exit: AtomicU32,
+    pub(crate) start_time: AtomicU64,
+    /// Identity of the participant that made this one.
+    pub(crate) parent: AtomicU32,
+    /// Free for the layer above.
+    pub flags: AtomicU32,
+    /// Identity of the participant that sweeps this one.
+    pub(crate) sweeper: AtomicU32,
+    /// 1 if the slot was claimed by the fork handler, 0 if by a launcher.
+    pub(crate) by_fork: AtomicU32,
+    /// When it was claimed, later when it was first seen dead without a status.
+    pub(crate) since: AtomicU64,
+    spare: [AtomicU64; 2],
+}
+
+// SAFETY: repr(C), atomics only.
+unsafe impl Shared for RosterEntry {}
+const _: () = assert!(size_of::<RosterEntry>() == 64);
+
+/// One thread's room in its process's slot.
+#[repr(C)]
+pub(crate) struct Lane {
+    /// Offsets of the internal locks that the thread holds or is about to take, outermost first.
+    pub(crate) names: [AtomicU64; NAMES],
+    /// Blocks that only this thread owns just now.
+    pub(crate) transit: [AtomicU64; TRANSITS],
+    /// Head of the chain of objects that this thread is dismantling.
+    pub(crate) dying: AtomicU64,
+}
+
+// SAFETY: repr(C), atomics only.
+unsafe impl Shared for Lane {}
+const _: () = assert!(size_of::<Lane>() == 96);
+
+/// An object that a process holds, and a number that belongs to the holding (permits, for a
+/// semaphore).
+#[repr(C)]
+pub(crate) struct LedgerEntry {
+    pub(crate) id: AtomicU64,
+    pub(crate) aux: AtomicU64,
+}
+
+// SAFETY: repr(C), atomics only.
+unsafe impl Shared for LedgerEntry {}
+
+/// A process's own room.
+#[repr(C)]
+pub struct Slot {
+    /// Cells for the layer above: the process's record, its launch message, its batch of tasks.
+    pub cells: [AtomicU64; 16],
+    /// Free words for the layer above.
+    pub words: [AtomicU64; 16],
+    pub(crate) ledger_chunks: [AtomicU64; ledger::CHUNKS],
+    pub(crate) lane_chunks: [AtomicU64; identity::LANE_CHUNKS],
+    pub(crate) ledger: [LedgerEntry; LEDGER_INLINE],
+    pub(crate) lanes: [Lane; LANES],
+}
+
+// SAFETY: repr(C), atomics only.
+unsafe impl Shared for Slot {}
+const _: () = assert!(size_of::<Slot>() as u64 <= SLOT_SIZE);
+const _: () = assert!(ROSTER_OFFSET + SLOTS as u64 * size_of::<RosterEntry>() as u64 <= PARTICIPANTS);
+
+/// Names a participant: its slot and the slot's generation. Zero in shared memory means "none".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity(u32);
+
+impl Identity {
+    pub(crate) fn new(slot: u32, generation: u32) -> Identity {
+        Identity((generation & 0x3f_ffff) << 10 | slot)
+    }
+
+    /// The identity that a word of shared memory holds, if any.
+    pub fn from_bits(bits: u32) -> Option<Identity> {
+        (bits != 0).then_some(Identity(bits))
+    }
+
+    /// As a word; never zero.
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// The slot.
+    pub fn slot(self) -> u32 {
+        self.0 & 0x3ff
+    }
+
+    /// Whether the slot still belongs to this participant, alive or not.
+    pub fn is_current(self, heap: Heap) -> bool {
+        let state = roster(self.slot(), heap).state.load(Ordering::Acquire);
+        let (generation, state) = split(state);
+        state != FREE && Identity::new(self.slot(), generation) == self
+    }
+}
+
+const _: () = assert!(SLOTS == 1 << 10);
+
+pub(crate) fn split(state: u64) -> (u32, u32) {
+    ((state >> 32) as u32, state as u32)
+}
+
+pub(crate) fn join(generation: u32, state: u32) -> u64 {
+    u64::from(generation) << 32 | u64::from(state)
+}
+
+/// The roster's entry for a slot.
+///
+/// # Panics
+/// If the slot's number is beyond the table.
+#[inline]
+pub fn roster(slot: u32, _heap: Heap) -> At<RosterEntry> {
+    assert!(slot < SLOTS);
+    crate::heap::fixed(ROSTER_OFFSET + u64::from(slot) * size_of::<RosterEntry>() as u64)
+}
+
+/// A process's slot.
+///
+/// # Panics
+/// If the slot's number is beyond the table.
+#[inline]
+pub fn slot(slot: u32, _heap: Heap) -> At<Slot> {
+    assert!(slot < SLOTS);
+    crate::heap::fixed(PARTICIPANTS + u64::from(slot) * SLOT_SIZE)
+}
+
+impl At<RosterEntry> {
+    /// The participant that this entry is about now, unless it is free.
+    pub fn identity(self, slot: u32) -> Option<Identity> {
+        let (generation, state) = split(self.state.load(Ordering::Acquire));
+        (state != FREE).then(|| Identity::new(slot, generation))
+    }
+
+    /// Whether its process runs, or has died without anybody noticing.
+    pub fn is_live(self) -> bool {
+        split(self.state.load(Ordering::Acquire)).1 == LIVE
+    }
+
+    /// Whether it waits for its process.
+    pub fn is_birth(self) -> bool {
+        split(self.state.load(Ordering::Acquire)).1 == BIRTH
+    }
+
+    /// The process id; 0 while nobody knows it.
+    pub fn pid(self) -> Pid {
+        self.pid.load(Ordering::Acquire)
+    }
+
+    /// When the process began, in the kernel's ticks since boot; 0 while nobody knows it.
+    pub fn start_time(self) -> u64 {
+        self.start_time.load(Ordering::Acquire)
+    }
+
+    /// Who made it.
+    pub fn parent(self) -> Option<Identity> {
+        Identity::from_bits(self.parent.load(Ordering::Acquire))
+    }
+
+    /// Tells the pid of a process that has not adopted its slot yet.
+    pub fn announce_pid(self, pid: Pid) {
+        let _ = self.pid.compare_exchange(0, pid, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// Puts an exit status on record, unless one is known.
+    pub fn record_exit(self, status: ExitStatus) {
+        let _ = self.exit.compare_exchange(0, status.to_bits(), Ordering::AcqRel, Ordering::Acquire);
+    }
+}
+
+/// This process says how it is about to exit, so that its status is known even if nobody reaps it.
+pub fn announce_exit(heap: Heap, code: i32) {
+    if let Some(me) = identity::current() {
+        roster(me.slot(), heap).record_exit(ExitStatus::Exited(code));
+    }
+}
+
+/// The calling process's identity.
+///
+/// # Errors
+/// If this process has no slot and can get none.
+pub fn me(heap: Heap) -> Result<Identity> {
+    seat(heap).map(Seat::identity)
+}
+
+/// Claims a slot for a process that is about to be made.
+///
+/// # Errors
+/// [`HeapError::TooManyProcesses`]; [`HeapError::FamilyEnded`].
+pub fn claim(heap: Heap, parent: Identity) -> Result<Identity> {
+    claim_slot(heap, Some(parent), false)
+}
+
+/// Gives up a claimed slot for which no process could be made.
+pub fn abandon(heap: Heap, claimed: Identity) {
+    if claimed.is_current(heap) && roster(claimed.slot(), heap).is_birth() {
+        sweep(heap, claimed.slot(), Some(ExitStatus::Exited(0)));
+    }
+}
+
+pub(crate) fn claim_slot(heap: Heap, parent: Option<Identity>, by_fork: bool) -> Result<Identity> {
+    if heap.has_ended() {
+        return Err(HeapError::FamilyEnded);
+    }
+    for attempt in 0..2 {
+        for index in 0..SLOTS {
+            let entry = roster(index, heap);
+            let (generation, state) = split(entry.state.load(Ordering::Acquire));
+            if state != FREE {
+                continue;
+            }
+            let generation = generation.max(1);
+            let (free, birth) = (entry.state.load(Ordering::Acquire), join(generation, BIRTH));
+            if split(free).1 != FREE {
+                continue;
+            }
+            // Whoever dies between this CAS and the stores leaves a slot in birth without a
+            // claimer; it expires like one whose child never came.
+            if entry.state.compare_exchange(free, birth, Ordering::AcqRel, Ordering::Acquire).is_err() {
+                continue;
+            }
+            entry.sweeper.store(0, Ordering::Relaxed);
+            entry.since.store(clock::now(), Ordering::Relaxed);
+            entry.by_fork.store(by_fork.into(), Ordering::Relaxed);
+            entry.parent.store(parent.map_or(0, Identity::bits), Ordering::Release);
+            reach(KillPoint::SlotClaimed);
+            return Ok(Identity::new(index, generation));
+        }
+        if attempt == 0 {
+            sweep_all(heap);
+        }
+    }
+    Err(HeapError::TooManyProcesses { limit: SLOTS })
+}
+
+/// Makes the calling process the participant for which `claimed` was claimed.
+///
+/// # Errors
+/// [`HeapError::Stale`] if the claim has expired; [`HeapError::FamilyEnded`] if the root died
+/// meanwhile: the process must exit.
+pub fn adopt(heap: Heap, claimed: Identity) -> Result<()> {
+    let entry = roster(claimed.slot(), heap);
+    let pid = process::pid();
+    entry.pid.store(pid, Ordering::Relaxed);
+    entry.start_time.store(procfs::start_time(pid).unwrap_or(0), Ordering::Relaxed);
+    entry.since.store(0, Ordering::Relaxed);
+    let (generation, state) = split(entry.state.load(Ordering::Acquire));
+    let current = state == BIRTH && Identity::new(claimed.slot(), generation) == claimed;
+    let birth = join(generation, BIRTH);
+    if !current
+        || entry.state.compare_exchange(birth, join(generation, LIVE), Ordering::SeqCst, Ordering::Acquire).is_err()
+    {
+        return Err(HeapError::Stale);
+    }
+    identity::set_current(claimed)?;
+    fork::register_once()?;
+    if heap.has_ended() { Err(HeapError::FamilyEnded) } else { Ok(()) }
+}
+
+pub(crate) fn join_as_root(heap: Heap) -> Result<()> {
+    let claimed = claim_slot(heap, None, false)?;
+    adopt(heap, claimed)?;
+    heap.header().root.store(claimed.slot() + 1, Ordering::Release);
+    Ok(())
+}
+
+/// The root's slot.
+pub fn root(heap: Heap) -> Option<u32> {
+    heap.header().root.load(Ordering::Acquire).checked_sub(1)
+}
+
+/// Entry `index` of this process's ledger, made if it is not there yet.
+pub(crate) fn ledger_entry(heap: Heap, seat: Seat, index: u32) -> Result<At<LedgerEntry>> {
+    ledger::ensure(heap, seat, slot(seat.slot(), heap), index)
+}
