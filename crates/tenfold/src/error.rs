@@ -1,0 +1,47 @@
+//! The one error type of the public interface.
+
+use tenfold_engine::HeapError;
+
+/// The result of most operations.
+pub type Result<T> = core::result::Result<T, Error>;
+
+/// Whatever can go wrong, with a text that says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The shared heap: no memory, no address space, a corrupt word, a stale handle.
+    #[error(transparent)]
+    Heap(#[from] HeapError),
+    /// A value could not be turned into bytes.
+    #[error("cannot send a value of type {type_name}: {reason}")]
+    Encode {
+        /// The value's type.
+        type_name: &'static str,
+        /// What serde said.
+        reason: String,
+    },
+    /// Bytes could not be turned into a value.
+    #[error("cannot receive a value of type {type_name}: {reason}; did the sender send that type?")]
+    Decode {
+        /// The type asked for.
+        type_name: &'static str,
+        /// What was wrong.
+        reason: String,
+    },
+    /// A time limit passed.
+    #[error("the time limit of {what} has passed")]
+    TimedOut {
+        /// What was waited for.
+        what: &'static str,
+    },
+    /// The last holder of a lock was killed or crashed while holding it; what the lock guards may be
+    /// half-changed. The lock is free again: check the data and take it once more.
+    #[error("the process that held the {what} was killed while holding it; check what the lock guards")]
+    OwnerDied {
+        /// Which kind of lock.
+        what: &'static str,
+    },
+    /// An argument makes no sense.
+    #[error("{0}")]
+    InvalidArgument(String),
+}
