@@ -29,6 +29,7 @@
 //! 64-bit word in the heap. The cell may be part of a container, or of a process's slot; in the
 //! second case the block is freed when that process is swept.
 
+pub mod board;
 pub mod error;
 mod guarded;
 pub mod heap;

@@ -21,7 +21,7 @@ use crate::heap::{At, BlockId, Heap, STRIPES, Shared, Word};
 use crate::internal_lock::{Guard, Store};
 use crate::kill_point::{KillPoint, reach};
 use crate::participant::{Death, HeldCell, LedgerEntry, Seat, seat};
-use crate::{message, process_record};
+use crate::{board, message, process_record};
 
 macro_rules! kinds {
     ($($(#[doc = $doc:literal])* $name:ident = $value:literal, $text:literal;)*) => {
@@ -369,15 +369,20 @@ pub(crate) fn dismantle_chain(heap: Heap, seat: Seat, chain: Word) -> Result<()>
 fn dismantle(heap: Heap, seat: Seat, kind: ObjectKind, block: Block) -> Result<()> {
     match kind {
         ObjectKind::ProcessRecord => process_record::dismantle(heap, seat, block),
+        ObjectKind::Board => board::dismantle(heap, seat, block),
+        ObjectKind::Batch => board::dismantle_batch(heap, seat, block),
         _ => Ok(()),
     }
 }
 
 /// Tells the object that `entry` holds that its holder is dead.
-pub(crate) fn owner_died(heap: Heap, _seat: Seat, _death: &Death, entry: At<LedgerEntry>) -> Result<()> {
+pub(crate) fn owner_died(heap: Heap, _seat: Seat, death: &Death, entry: At<LedgerEntry>) -> Result<()> {
     let Some(id) = BlockId::from_bits(entry.id.load(Ordering::Acquire)) else { return Ok(()) };
-    let _block = heap.block(id)?;
-    Ok(())
+    let block = heap.block(id)?;
+    match ObjectKind::from_bits(block.kind) {
+        Some(ObjectKind::Board) => board::owner_died(heap, death, block),
+        _ => Ok(()),
+    }
 }
 
 /// Tells what a cell of the dead process's slot names that the process is dead.
@@ -386,6 +391,7 @@ pub(crate) fn owner_died_in_cell(heap: Heap, seat: Seat, death: &Death, cell: Wo
     let block = heap.block(id)?;
     match ObjectKind::from_bits(block.kind) {
         Some(ObjectKind::ProcessRecord) => process_record::process_died(heap, seat, death, block),
+        Some(ObjectKind::Batch) => board::worker_died(heap, seat, death, block),
         _ => Ok(()),
     }
 }

@@ -161,6 +161,20 @@ impl Block {
         heap.at::<T>(self.offset + at)
     }
 
+    /// `count` things of one type, side by side from byte `at`.
+    ///
+    /// # Errors
+    /// As [`Block::view`]; also if they are misaligned.
+    pub(crate) fn slice<T: Shared>(self, heap: Heap, at: u64, count: usize) -> Result<&'static [T]> {
+        let bytes = (count as u64).saturating_mul(size_of::<T>() as u64);
+        let address = self.address(heap, at, bytes)?.cast::<T>();
+        if !address.is_aligned() {
+            return Err(HeapError::corrupt("misaligned table", self.offset));
+        }
+        // SAFETY: in bounds of a window that is never unmapped, aligned, and T is atomics only.
+        Ok(unsafe { core::slice::from_raw_parts(address.as_ptr(), count) })
+    }
+
     /// The word at byte `at`.
     ///
     /// # Errors

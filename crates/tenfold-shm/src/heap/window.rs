@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 use core::ops::Deref;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::OnceLock;
 
 use tenfold_sys::futex::PrivateMutex;
@@ -29,6 +29,10 @@ pub unsafe trait Shared: 'static {}
 
 // SAFETY: one atomic.
 unsafe impl Shared for AtomicU64 {}
+// SAFETY: one atomic.
+unsafe impl Shared for AtomicU32 {}
+// SAFETY: one atomic.
+unsafe impl Shared for AtomicU8 {}
 
 /// A reference into a window that knows its offset in the heap.
 pub struct At<T: 'static> {

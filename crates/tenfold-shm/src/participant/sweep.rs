@@ -103,7 +103,8 @@ pub fn sweep(heap: Heap, index: u32, status: Option<ExitStatus>) -> bool {
     let status = ExitStatus::from_bits(entry.exit.load(Ordering::Acquire));
     recover_locks(heap, index);
     reach(KillPoint::SweepLocksDone);
-    let death = Death { slot: index, status };
+    let (generation, _) = split(entry.state.load(Ordering::Acquire));
+    let death = Death { slot: index, identity: Identity::new(index, generation), status };
     release_holdings(heap, seat, &death);
     reach(KillPoint::SweepDone);
     forget(heap, index);
@@ -114,6 +115,7 @@ pub fn sweep(heap: Heap, index: u32, status: Option<ExitStatus>) -> bool {
 #[derive(Debug, Clone, Copy)]
 pub struct Death {
     pub(crate) slot: u32,
+    pub(crate) identity: Identity,
     pub(crate) status: Option<ExitStatus>,
 }
 

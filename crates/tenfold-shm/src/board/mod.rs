@@ -1,0 +1,487 @@
+//! The board of a pool: batches of tasks that wait for a worker.
+//!
+//! ```text
+//!  board ── first ──▶ batch ── next ──▶ batch ── next ──▶ 0        the cells of this chain own the
+//!    │ last ───────────────────────────────▲                       references
+//!    │ state, work futex, spinner, bells, workers
+//!    └ reason: a message, once the pool is broken
+//! ```
+//!
+//! Workers take chunks of the first batch until none is left in it, then unlink it. A worker's slot
+//! names the batch that it works on in one of its cells, so a batch lives as long as anybody needs
+//! it, and the sweep of a dead worker finds what to settle ([`settle`]).
+//!
+//! A *bell* is where a submitter waits for results: a futex word and a count of waiters, so that
+//! nobody is woken who does not sleep.
+//!
+//! *Killed here:* the chain changes under the board's lock with a redo record. A spinner (the one
+//! idle worker that looks for work without sleeping) that dies is forgotten by its sweep.
+
+mod batch;
+mod settle;
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tenfold_sys::clock::Deadline;
+use tenfold_sys::futex;
+
+use crate::error::{HeapError, Result};
+use crate::heap::block::Block;
+use crate::heap::{At, BlockId, Heap, Shared};
+use crate::internal_lock::{InternalLock, Store};
+use crate::kill_point::{KillPoint, reach};
+use crate::message::{self, Outgoing};
+use crate::object::{self, Handle, ObjectKind};
+use crate::participant::{self, Death, Identity, Seat, seat};
+
+pub(crate) use batch::dismantle as dismantle_batch;
+pub use batch::{Batch, BatchPlan, Cancel, Chunk, Outcome, RawInputs, TaskInput};
+pub(crate) use settle::worker_died;
+
+/// The cell of a worker's slot that names the batch it works on.
+pub const WORK_CELL: usize = 2;
+/// The word of a worker's slot that holds the running item's number plus one.
+pub const RUNNING_WORD: usize = 0;
+/// The word of a worker's slot that holds when the running item's time is up, in nanoseconds of the
+/// monotonic clock; 0 if it has no limit.
+pub const DEADLINE_WORD: usize = 1;
+/// Bells of a board.
+pub const BELLS: usize = 32;
+/// Workers of a board.
+pub const WORKERS: usize = 512;
+
+/// How a pool is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum BoardState {
+    /// Takes work.
+    Open = 0,
+    /// Finishes what it has and takes nothing new.
+    Closed = 1,
+    /// Ended; what was not finished never will be.
+    Terminated = 2,
+    /// Its workers cannot start.
+    Broken = 3,
+}
+
+#[repr(C)]
+struct Bell {
+    rings: AtomicU32,
+    waiters: AtomicU32,
+}
+
+#[repr(C)]
+struct Shape {
+    lock: InternalLock,
+    first: AtomicU64,
+    last: AtomicU64,
+    reason: AtomicU64,
+    state: AtomicU32,
+    owner: AtomicU32,
+    /// Moves when work comes in; idle workers sleep on it.
+    work: AtomicU32,
+    sleepers: AtomicU32,
+    /// Identity of the one idle worker that spins.
+    spinner: AtomicU32,
+    next_bell: AtomicU32,
+    /// Workers that have run their initializer, ever.
+    ready: AtomicU32,
+    wanted: AtomicU32,
+    bells: [Bell; BELLS],
+    workers: [AtomicU32; WORKERS],
+}
+
+// SAFETY: repr(C), atomics only.
+unsafe impl Shared for Shape {}
+
+/// A pool's board.
+#[derive(Debug, Clone)]
+pub struct Board {
+    handle: Handle,
+    shape: At<Shape>,
+}
+
+/// Looks for work before sleeping: about thirty microseconds.
+const SPINS: u32 = 600;
+
+impl Board {
+    /// A board for `workers` workers, owned by this process.
+    ///
+    /// # Errors
+    /// If the heap has no room.
+    pub fn create(heap: Heap, workers: u32) -> Result<Board> {
+        let me = participant::me(heap)?;
+        let handle = Handle::create(heap, ObjectKind::Board, size_of::<Shape>() as u64, |block| {
+            let shape = block.view::<Shape>(heap, 0)?;
+            shape.owner.store(me.bits(), Ordering::Relaxed);
+            shape.wanted.store(workers, Ordering::Relaxed);
+            Ok(())
+        })?;
+        Board::from_handle(handle)
+    }
+
+    /// The board behind a handle.
+    ///
+    /// # Errors
+    /// [`HeapError::WrongKind`] if it is something else.
+    pub fn from_handle(handle: Handle) -> Result<Board> {
+        let handle = handle.expect(ObjectKind::Board)?;
+        let shape = handle.view::<Shape>()?;
+        Ok(Board { handle, shape })
+    }
+
+    /// The handle, to be sent elsewhere.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    fn heap(&self) -> Heap {
+        self.handle.heap()
+    }
+
+    /// How the pool is doing.
+    pub fn state(&self) -> BoardState {
+        match self.shape.state.load(Ordering::Acquire) {
+            0 => BoardState::Open,
+            1 => BoardState::Closed,
+            2 => BoardState::Terminated,
+            _ => BoardState::Broken,
+        }
+    }
+
+    /// How many workers the pool is to have.
+    pub fn wanted(&self) -> u32 {
+        self.shape.wanted.load(Ordering::Acquire)
+    }
+
+    /// The process that made the pool, while its slot is its own.
+    pub fn owner(&self) -> Option<Identity> {
+        Identity::from_bits(self.shape.owner.load(Ordering::Acquire)).filter(|who| who.is_current(self.heap()))
+    }
+
+    /// Takes nothing new from now on.
+    pub fn close(&self) {
+        self.change_state(BoardState::Open, BoardState::Closed);
+    }
+
+    /// Ends the pool: workers stop after what they are doing, waiters get an error.
+    pub fn terminate(&self) {
+        for from in [BoardState::Open, BoardState::Closed] {
+            self.change_state(from, BoardState::Terminated);
+        }
+    }
+
+    /// The pool cannot start workers: every call gets `reason`. The first reason stands.
+    ///
+    /// # Errors
+    /// If the heap has no room for the reason.
+    pub fn declare_broken(&self, reason: &[u8]) -> Result<()> {
+        let heap = self.heap();
+        let seat = seat(heap)?;
+        let transit = seat.transit(0);
+        let id = message::write(heap, seat, Outgoing { parts: &[reason], handles: &[] }, transit)?;
+        let guard = self.shape.field(|s| &s.lock).lock_from(heap, seat)?;
+        let cell = self.shape.field(|s| &s.reason);
+        if cell.load(Ordering::Relaxed) == 0 {
+            guard.commit([Store::new(cell, id.bits()), Store::new(transit, 0)]);
+        }
+        drop(guard);
+        object::release(heap, seat, transit)?;
+        for from in [BoardState::Open, BoardState::Closed] {
+            self.change_state(from, BoardState::Broken);
+        }
+        Ok(())
+    }
+
+    /// Why the pool is broken.
+    ///
+    /// # Errors
+    /// If the reason cannot be read.
+    pub fn reason(&self) -> Result<Option<Vec<u8>>> {
+        match BlockId::from_bits(self.shape.reason.load(Ordering::Acquire)) {
+            Some(id) => message::read_in_place(self.heap(), id).map(|(bytes, _)| Some(bytes)),
+            None => Ok(None),
+        }
+    }
+
+    fn change_state(&self, from: BoardState, to: BoardState) {
+        let word = &self.shape.get().state;
+        if word.compare_exchange(from as u32, to as u32, Ordering::SeqCst, Ordering::Acquire).is_ok() {
+            self.wake_workers(u32::MAX);
+            for bell in &self.shape.get().bells {
+                ring(bell);
+            }
+        }
+    }
+
+    /// A number for the next job's results: which bell rings for them.
+    pub fn next_bell(&self) -> usize {
+        self.shape.next_bell.fetch_add(1, Ordering::Relaxed) as usize % BELLS
+    }
+
+    /// How often a bell has rung, to be passed to [`Board::wait`].
+    pub fn rings(&self, bell: usize) -> u32 {
+        self.shape.get().bells[bell % BELLS].rings.load(Ordering::SeqCst)
+    }
+
+    /// Says that somebody is about to wait at a bell (or no longer is).
+    pub fn attend(&self, bell: usize, waiting: bool) {
+        let waiters = &self.shape.get().bells[bell % BELLS].waiters;
+        if waiting {
+            waiters.fetch_add(1, Ordering::SeqCst);
+        } else {
+            // A killed waiter leaves the count too high, which only costs wake-ups of nobody; a
+            // scribbled one must not wrap.
+            let _ = waiters.fetch_update(Ordering::SeqCst, Ordering::Relaxed, |n| n.checked_sub(1));
+        }
+    }
+
+    /// Sleeps until the bell rings after `seen`, or the deadline.
+    pub fn wait(&self, bell: usize, seen: u32, deadline: Deadline) {
+        futex::wait(&self.shape.get().bells[bell % BELLS].rings, seen, deadline);
+    }
+
+    /// Puts a batch at the end of the chain.
+    ///
+    /// # Errors
+    /// If the heap is corrupt.
+    pub fn submit(&self, batch: &Batch) -> Result<()> {
+        let heap = self.heap();
+        let seat = seat(heap)?;
+        let transit = seat.transit(0);
+        batch.handle().refer_from(transit)?;
+        self.enlist(heap, seat, batch.block(), true)?;
+        Ok(())
+    }
+
+    /// Moves the reference in the seat's first transit cell into the chain.
+    fn enlist(&self, heap: Heap, seat: Seat, block: Block, at_end: bool) -> Result<()> {
+        let transit = seat.transit(0);
+        let shape = self.shape;
+        let id = block.id().bits();
+        let listed = batch::listed(heap, block)?;
+        let next = batch::next(heap, block)?;
+        let guard = shape.field(|s| &s.lock).lock_from(heap, seat)?;
+        if listed.load(Ordering::Relaxed) != 0 {
+            drop(guard);
+            return object::release(heap, seat, transit);
+        }
+        let (first, last) = (shape.field(|s| &s.first), shape.field(|s| &s.last));
+        let tail = BlockId::from_bits(last.load(Ordering::Relaxed)).filter(|_| first.load(Ordering::Relaxed) != 0);
+        match (at_end, tail) {
+            (true, Some(tail)) => guard.commit([
+                Store::new(batch::next(heap, heap.block(tail)?)?, id),
+                Store::new(last, id),
+                Store::new(listed, 1),
+                Store::new(transit, 0),
+            ]),
+            (_, None) => guard.commit([
+                Store::new(first, id),
+                Store::new(last, id),
+                Store::new(listed, 1),
+                Store::new(transit, 0),
+            ]),
+            (false, Some(_)) => guard.commit([
+                Store::new(next, first.load(Ordering::Relaxed)),
+                Store::new(first, id),
+                Store::new(listed, 1),
+                Store::new(transit, 0),
+            ]),
+        }
+        drop(guard);
+        self.call_workers(batch::chunks(heap, block)?);
+        Ok(())
+    }
+
+    /// Makes sure that somebody looks at new work, for `chunks` workers' worth.
+    fn call_workers(&self, chunks: u32) {
+        let shape = self.shape.get();
+        shape.work.fetch_add(1, Ordering::SeqCst);
+        let sleepers = shape.sleepers.load(Ordering::SeqCst);
+        if sleepers > 0 {
+            let spinning = u32::from(shape.spinner.load(Ordering::SeqCst) != 0);
+            let wake = chunks.saturating_sub(spinning).min(sleepers);
+            if wake > 0 {
+                futex::wake(&shape.work, wake);
+            }
+        }
+    }
+
+    fn wake_workers(&self, count: u32) {
+        let shape = self.shape.get();
+        shape.work.fetch_add(1, Ordering::SeqCst);
+        futex::wake(&shape.work, count);
+    }
+
+    /// Gives the calling worker a chunk of the first batch that has one, and names the batch in the
+    /// worker's slot. `None` if there is no work now.
+    ///
+    /// # Errors
+    /// If the heap is corrupt.
+    pub fn claim(&self) -> Result<Option<Chunk>> {
+        let heap = self.heap();
+        let seat = seat(heap)?;
+        let cell = participant::slot(seat.slot(), heap).field(|s| &s.cells[WORK_CELL]);
+        loop {
+            if let Some(id) = BlockId::from_bits(cell.load(Ordering::Relaxed)) {
+                if self.state() != BoardState::Terminated {
+                    if let Some(chunk) = Chunk::claim(heap, seat, heap.block(id)?)? {
+                        reach(KillPoint::BoardClaimed);
+                        return Ok(Some(chunk));
+                    }
+                }
+                object::release(heap, seat, cell)?;
+            }
+            if self.state() == BoardState::Terminated || !self.take_first(heap, seat)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Names the first batch with work in the worker's cell; unlinks those that have none left.
+    fn take_first(&self, heap: Heap, seat: Seat) -> Result<bool> {
+        let shape = self.shape;
+        let cell = participant::slot(seat.slot(), heap).field(|s| &s.cells[WORK_CELL]);
+        let first = shape.field(|s| &s.first);
+        if first.load(Ordering::Acquire) == 0 {
+            return Ok(false);
+        }
+        loop {
+            let guard = shape.field(|s| &s.lock).lock_from(heap, seat)?;
+            let Some(id) = BlockId::from_bits(first.load(Ordering::Relaxed)) else { return Ok(false) };
+            let block = heap.block(id)?;
+            let remaining = batch::remaining(heap, block)?;
+            if remaining > 1 {
+                object::add_ref(heap, seat, id, cell)?;
+                return Ok(true);
+            }
+            // The last chunk, or none: the chain's reference moves to the worker.
+            let next = batch::next(heap, block)?;
+            guard.commit([
+                Store::new(first, next.load(Ordering::Relaxed)),
+                Store::new(next, 0),
+                Store::new(batch::listed(heap, block)?, 0),
+                Store::new(cell, id.bits()),
+            ]);
+            drop(guard);
+            if remaining == 1 {
+                return Ok(true);
+            }
+            object::release(heap, seat, cell)?;
+        }
+    }
+
+    /// Waits until there may be work, or the pool has ended. Spins a little first, if no other
+    /// worker does; then sleeps, for as long as nothing comes. Returns early now and then.
+    ///
+    /// # Errors
+    /// If this process has no slot.
+    pub fn wait_for_work(&self) -> Result<()> {
+        let me = participant::me(self.heap())?.bits();
+        let shape = self.shape.get();
+        let idle = || shape.first.load(Ordering::SeqCst) == 0 && self.state() == BoardState::Open;
+        if shape.spinner.compare_exchange(0, me, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
+            for _ in 0..SPINS {
+                if !idle() {
+                    break;
+                }
+                core::hint::spin_loop();
+            }
+            shape.spinner.store(0, Ordering::SeqCst);
+        }
+        let seen = shape.work.load(Ordering::SeqCst);
+        shape.sleepers.fetch_add(1, Ordering::SeqCst);
+        if idle() {
+            futex::wait(&shape.work, seen, Deadline::after(Duration::from_secs(3600)));
+        }
+        let _ = shape.sleepers.fetch_update(Ordering::SeqCst, Ordering::Relaxed, |n| n.checked_sub(1));
+        Ok(())
+    }
+
+    /// Whether batches wait for a worker.
+    pub fn has_work(&self) -> bool {
+        self.shape.first.load(Ordering::SeqCst) != 0
+    }
+
+    /// Rings the bell that `chunk`'s results are waited for at, if somebody waits and it is time.
+    ///
+    /// # Errors
+    /// If the heap is corrupt.
+    pub fn tell(&self, chunk: &Chunk) -> Result<()> {
+        if let Some(bell) = chunk.finished()? {
+            let bell = &self.shape.get().bells[bell % BELLS];
+            if bell.waiters.load(Ordering::SeqCst) > 0 {
+                ring(bell);
+            }
+        }
+        Ok(())
+    }
+
+    /// A worker has run its initializer and is ready for work.
+    ///
+    /// # Errors
+    /// If this process has no slot; if there is no room for a further worker.
+    pub fn join_as_worker(&self) -> Result<()> {
+        let heap = self.heap();
+        let me = participant::me(heap)?;
+        self.shape.ready.fetch_add(1, Ordering::SeqCst);
+        for word in &self.shape.get().workers {
+            let there = word.load(Ordering::Acquire);
+            if Identity::from_bits(there).is_none_or(|who| !who.is_current(heap))
+                && word.compare_exchange(there, me.bits(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            {
+                return Ok(());
+            }
+        }
+        Err(HeapError::TooManyProcesses { limit: WORKERS as u32 })
+    }
+
+    /// How many workers have become ready since the pool began.
+    pub fn ready(&self) -> u32 {
+        self.shape.ready.load(Ordering::SeqCst)
+    }
+
+    /// The workers that are ready and whose slots are their own.
+    pub fn workers(&self) -> Vec<Identity> {
+        let words = self.shape.get().workers.iter();
+        let known = words.filter_map(|word| Identity::from_bits(word.load(Ordering::Acquire)));
+        known.filter(|who| who.is_current(self.heap())).collect()
+    }
+}
+
+fn ring(bell: &Bell) {
+    bell.rings.fetch_add(1, Ordering::SeqCst);
+    futex::wake(&bell.rings, u32::MAX);
+}
+
+/// A process that held the board is dead: its owner, a worker, or the nursery.
+pub(crate) fn owner_died(heap: Heap, death: &Death, block: Block) -> Result<()> {
+    let dead = death.identity;
+    let shape = block.view::<Shape>(heap, 0)?;
+    if shape.owner.load(Ordering::Acquire) == dead.bits() {
+        for from in [BoardState::Open, BoardState::Closed] {
+            let _ = shape.state.compare_exchange(
+                from as u32,
+                BoardState::Terminated as u32,
+                Ordering::SeqCst,
+                Ordering::Relaxed,
+            );
+        }
+    }
+    let _ = shape.spinner.compare_exchange(dead.bits(), 0, Ordering::SeqCst, Ordering::Relaxed);
+    // Whatever it was about to be told, somebody else is told now.
+    shape.work.fetch_add(1, Ordering::SeqCst);
+    futex::wake(&shape.get().work, u32::MAX);
+    for bell in &shape.get().bells {
+        ring(bell);
+    }
+    Ok(())
+}
+
+/// Frees what a board names.
+pub(crate) fn dismantle(heap: Heap, seat: Seat, block: Block) -> Result<()> {
+    let shape = block.view::<Shape>(heap, 0)?;
+    object::release(heap, seat, shape.field(|s| &s.first))?;
+    object::release(heap, seat, shape.field(|s| &s.reason))
+}
