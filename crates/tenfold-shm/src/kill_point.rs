@@ -88,16 +88,30 @@ kill_points! {
     QueueSegmentLeft = "queue.segment-left",
     /// A message has left the queue and is named by the consumer only.
     QueueTaken = "queue.taken",
+    /// A segment of a container's spine is taken and named by the spine.
+    SpineSegmentTaken = "spine.segment-taken",
+    /// An item of a dying container is freed, others are still there.
+    SpineItemFreed = "spine.item-freed",
     /// A dict's new entry is written but not in the index.
     DictEntryBuilt = "dict.entry-built",
     /// An entry is replaced, the old one not yet freed.
     DictEntryReplaced = "dict.entry-replaced",
+    /// An entry is removed, not yet freed.
+    DictEntryRemoved = "dict.entry-removed",
+    /// Some entries of many are in the dict, others not yet.
+    DictManyHalf = "dict.many-half",
+    /// A dict is emptied, its old entries not yet freed.
+    DictCleared = "dict.cleared",
     /// A larger index is built but not published.
     DictIndexBuilt = "dict.index-built",
     /// The larger index is published, the old one not yet freed.
     DictIndexPublished = "dict.index-published",
     /// A list's new item is written but not in the spine.
     ListItemBuilt = "list.item-built",
+    /// An item is out of the spine, not yet freed.
+    ListItemRemoved = "list.item-removed",
+    /// Many items are copied behind the spine's end, the end not yet moved.
+    ListManyCopied = "list.many-copied",
     /// A reordered spine is built but not published.
     ListSpineBuilt = "list.spine-built",
     /// The new spine is published, the old one not yet freed.

@@ -30,16 +30,20 @@
 //! second case the block is freed when that process is swept.
 
 pub mod board;
+pub mod dict;
 pub mod error;
 mod guarded;
 pub mod heap;
 pub mod internal_lock;
+pub mod item;
 pub mod kill_point;
+pub mod list;
 pub mod lock_word;
 pub mod message;
 pub mod object;
 pub mod participant;
 pub mod process_record;
+mod spine;
 
 pub use error::{HeapError, Result};
 pub use heap::Heap;

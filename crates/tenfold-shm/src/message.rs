@@ -91,6 +91,25 @@ fn handle_count(heap: Heap, block: Block) -> Result<u64> {
     Ok(count)
 }
 
+/// Where the payload of a block of bytes or a message begins.
+#[inline]
+pub(crate) fn payload_start(heap: Heap, block: Block) -> Result<u64> {
+    match ObjectKind::from_bits(block.kind) {
+        Some(ObjectKind::Bytes) => Ok(0),
+        Some(ObjectKind::Message) => Ok(table_len(handle_count(heap, block)? as usize)),
+        _ => Err(HeapError::corrupt("kind of a message", block.offset())),
+    }
+}
+
+/// Handles to the objects that a block of bytes or a message refers to.
+pub(crate) fn handles_of(heap: Heap, block: Block) -> Result<Vec<Handle>> {
+    if ObjectKind::from_bits(block.kind) != Some(ObjectKind::Message) {
+        return Ok(Vec::new());
+    }
+    let cells = (0..handle_count(heap, block)?).map(|n| block.word(heap, 8 + 8 * n));
+    cells.map(|cell| Handle::from_cell(heap, cell?)).collect()
+}
+
 /// Drops the references of a message's handle table.
 pub(crate) fn drop_handles(heap: Heap, seat: Seat, block: Block) -> Result<()> {
     for index in 0..handle_count(heap, block)? {

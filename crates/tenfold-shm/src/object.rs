@@ -21,7 +21,7 @@ use crate::heap::{At, BlockId, Heap, STRIPES, Shared, Word};
 use crate::internal_lock::{Guard, Store};
 use crate::kill_point::{KillPoint, reach};
 use crate::participant::{Death, HeldCell, LedgerEntry, Seat, seat};
-use crate::{board, message, process_record};
+use crate::{board, dict, list, message, process_record, spine};
 
 macro_rules! kinds {
     ($($(#[doc = $doc:literal])* $name:ident = $value:literal, $text:literal;)*) => {
@@ -76,6 +76,8 @@ kinds! {
     Batch = 28, "batch of tasks";
     /// What is known of a process, after its end too.
     ProcessRecord = 29, "process";
+    /// The words of a dict or list, in segments.
+    Spine = 30, "spine of a container";
 }
 
 impl ObjectKind {
@@ -86,6 +88,34 @@ impl ObjectKind {
     pub fn is_counted(self) -> bool {
         self as u8 >= ObjectKind::Lock as u8
     }
+}
+
+/// Makes an object of `bytes` zeroed bytes whose one reference is `cell`, a cell of the caller's own;
+/// `init` fills in what is not zero, and must not take further blocks.
+///
+/// # Errors
+/// As [`Handle::create`]; the cell is then empty.
+pub(crate) fn create_in(
+    heap: Heap,
+    seat: Seat,
+    kind: ObjectKind,
+    bytes: u64,
+    cell: Word,
+    init: impl FnOnce(Block) -> Result<()>,
+) -> Result<Block> {
+    let block = heap.take(seat, bytes.max(256), ObjectKind::Bytes, cell)?;
+    if let Err(error) = block.zero(heap).and_then(|()| init(block)) {
+        heap.give_back(seat, block.id, cell)?;
+        return Err(error);
+    }
+    reach(KillPoint::ObjectBuilt);
+    let guard = stripe(heap, seat, block.id)?;
+    let state = State::from_bits(block.descriptor.state.load(Ordering::Relaxed));
+    guard.commit([
+        Store::new(block.descriptor.field(|d| &d.state), State { kind: kind as u8, ..state }.bits()),
+        Store::new(block.descriptor.field(|d| &d.refs), 1),
+    ]);
+    Ok(Block { kind: kind as u8, ..block })
 }
 
 /// One process's hold on an object.
@@ -371,6 +401,9 @@ fn dismantle(heap: Heap, seat: Seat, kind: ObjectKind, block: Block) -> Result<(
         ObjectKind::ProcessRecord => process_record::dismantle(heap, seat, block),
         ObjectKind::Board => board::dismantle(heap, seat, block),
         ObjectKind::Batch => board::dismantle_batch(heap, seat, block),
+        ObjectKind::Dict => dict::dismantle(heap, seat, block),
+        ObjectKind::List => list::dismantle(heap, seat, block),
+        ObjectKind::Spine => spine::dismantle(heap, seat, block),
         _ => Ok(()),
     }
 }

@@ -1,0 +1,548 @@
+//! A map from byte strings to byte strings, in the order of insertion.
+//!
+//! ```text
+//!  root ┬ lock        entries spine ── position 0, 1, 2 … ── one block an entry {key, value}
+//!       ├ table ─────▶
+//!       └ len, version  index spine ── hash ▶ position
+//! ```
+//!
+//! An entry is an immutable block. It is written aside, in a transit cell, before the lock is taken;
+//! a record then moves it into its place and what was there into the transit cell, from which it is
+//! freed after the lock. Readers take the lock too, and copy.
+//!
+//! A full table is replaced by a larger one, built aside under the lock and published by one record;
+//! see [`table`]. Who wants to change a value with its own code reads it with its [`Stamp`], computes
+//! without the lock, and writes only if the stamp still holds.
+//!
+//! *Killed here:* before the record, the entry is the dead process's and the sweep frees it; after
+//! it, it is in the dict, and the replaced one is the dead process's.
+
+mod entry;
+mod hash;
+mod table;
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::Result;
+use crate::heap::block::Block;
+use crate::heap::{At, BlockId, Heap, Shared};
+use crate::internal_lock::{Guard, InternalLock, Store};
+use crate::item::{Item, Transit};
+use crate::kill_point::{KillPoint, reach};
+use crate::message::Outgoing;
+use crate::object::{self, Handle, ObjectKind};
+use crate::participant::{self, Seat};
+use crate::spine::{Range, Spine};
+use entry::Entry;
+use hash::hash;
+use table::{Found, Table};
+
+#[repr(C)]
+struct Root {
+    lock: InternalLock,
+    entries: AtomicU64,
+    index: AtomicU64,
+    /// Entries that are not removed.
+    len: AtomicU64,
+    /// Changes with every change of the keys or their order.
+    version: AtomicU64,
+    /// No entry is at this position or a later one; a hint, for [`Dict::pop_last`].
+    last: AtomicU64,
+}
+
+// SAFETY: repr(C), atomics only.
+unsafe impl Shared for Root {}
+const _: () = assert!(size_of::<Root>() <= 256);
+
+/// A shared map. Clones are handles to the same one.
+#[derive(Debug, Clone)]
+pub struct Dict {
+    handle: Handle,
+    root: At<Root>,
+}
+
+/// Which value a key had: changes with every write to the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp(Option<BlockId>);
+
+impl Stamp {
+    /// The stamp of a key that is not there.
+    pub const ABSENT: Stamp = Stamp(None);
+}
+
+/// A key and its value.
+pub type Pair = (Vec<u8>, Item);
+
+/// Some entries of a dict, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch<T> {
+    /// The entries, or their keys or values.
+    pub items: Vec<T>,
+    /// Where the next batch begins; nothing is left if there is none.
+    pub next: Option<u64>,
+    /// The dict's version when the batch was read.
+    pub version: u64,
+}
+
+/// What [`Dict::write`] does with a key.
+#[derive(Clone, Copy)]
+enum Write {
+    Always,
+    IfAbsent,
+    IfStamp(Stamp),
+}
+
+impl Dict {
+    /// Makes an empty dict.
+    ///
+    /// # Errors
+    /// If the heap has no room.
+    pub fn create(heap: Heap) -> Result<Dict> {
+        let handle = Handle::create(heap, ObjectKind::Dict, size_of::<Root>() as u64, |_| Ok(()))?;
+        Dict::from_handle(handle)
+    }
+
+    /// The dict behind a handle.
+    ///
+    /// # Errors
+    /// [`HeapError::WrongKind`] if it is something else.
+    pub fn from_handle(handle: Handle) -> Result<Dict> {
+        let handle = handle.expect(ObjectKind::Dict)?;
+        let root = handle.view::<Root>()?;
+        Ok(Dict { handle, root })
+    }
+
+    /// The handle, to be sent elsewhere.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// How many keys there are.
+    pub fn len(&self) -> u64 {
+        self.root.len.load(Ordering::Acquire)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A number that changes with every change of the keys or their order, but not when a value is
+    /// replaced.
+    pub fn version(&self) -> u64 {
+        self.root.version.load(Ordering::Acquire)
+    }
+
+    fn heap(&self) -> Heap {
+        self.handle.heap()
+    }
+
+    #[inline]
+    fn lock(&self, seat: Seat) -> Result<Guard> {
+        self.root.field(|r| &r.lock).lock_from(self.heap(), seat)
+    }
+
+    fn next_version(&self) -> Store {
+        Store::new(self.root.field(|r| &r.version), self.root.version.load(Ordering::Relaxed).wrapping_add(1))
+    }
+
+    fn new_len(&self, change: i64) -> Store {
+        let len = self.root.len.load(Ordering::Relaxed).saturating_add_signed(change);
+        Store::new(self.root.field(|r| &r.len), len)
+    }
+
+    /// Sets `key` to `value`. Returns whether it had a value before.
+    ///
+    /// # Errors
+    /// If the heap has no room or a handle is stale; the dict is then as before.
+    pub fn insert(&self, key: &[u8], value: Outgoing<'_>) -> Result<bool> {
+        let (heap, seat) = (self.heap(), participant::seat(self.heap())?);
+        let entry = Transit::new(heap, seat, 0);
+        self.write(&entry, seat, key, value, Write::Always).map(|done| done.before.is_some())
+    }
+
+    /// Sets `key` to `value` and returns the value before.
+    ///
+    /// # Errors
+    /// As [`Dict::insert`].
+    pub fn replace(&self, key: &[u8], value: Outgoing<'_>) -> Result<Option<Item>> {
+        let (heap, seat) = (self.heap(), participant::seat(self.heap())?);
+        let entry = Transit::new(heap, seat, 0);
+        self.write(&entry, seat, key, value, Write::Always)?;
+        entry.id().map(|old| Entry::open(heap, old)?.item()).transpose()
+    }
+
+    /// Sets `key` to `value` if its stamp is still `expected`, and returns whether it was. With
+    /// [`Stamp::ABSENT`], only if there is no such key.
+    ///
+    /// # Errors
+    /// As [`Dict::insert`].
+    pub fn insert_if(&self, key: &[u8], value: Outgoing<'_>, expected: Stamp) -> Result<bool> {
+        let (heap, seat) = (self.heap(), participant::seat(self.heap())?);
+        let entry = Transit::new(heap, seat, 0);
+        self.write(&entry, seat, key, value, Write::IfStamp(expected)).map(|done| done.written)
+    }
+
+    /// Sets `key` to `value` unless it has one. Returns the value that it had, if it had one.
+    ///
+    /// # Errors
+    /// As [`Dict::insert`].
+    pub fn get_or_insert(&self, key: &[u8], value: Outgoing<'_>) -> Result<Option<Item>> {
+        if let Some(item) = self.get(key)? {
+            return Ok(Some(item));
+        }
+        let (heap, seat) = (self.heap(), participant::seat(self.heap())?);
+        let entry = Transit::new(heap, seat, 0);
+        self.write(&entry, seat, key, value, Write::IfAbsent).map(|done| done.found)
+    }
+
+    fn write(&self, entry: &Transit, seat: Seat, key: &[u8], value: Outgoing<'_>, how: Write) -> Result<Written> {
+        let heap = self.heap();
+        let id = entry::write(heap, seat, key, value, entry.word())?;
+        reach(KillPoint::DictEntryBuilt);
+        let old_table = [Transit::new(heap, seat, 1), Transit::new(heap, seat, 2)];
+        let guard = self.lock(seat)?;
+        let mut done = self.put(&guard, &old_table, hash(key), key, id, entry.word(), how)?;
+        if let (Write::IfAbsent, Some(there)) = (how, done.before) {
+            done.found = Some(Entry::open(heap, there)?.item()?);
+        }
+        drop(guard);
+        reach(KillPoint::DictEntryReplaced);
+        Ok(done)
+    }
+
+    /// Moves the entry `id` from `from` into the dict, and what it replaces to `from`.
+    #[allow(clippy::too_many_arguments)]
+    #[inline]
+    fn put(
+        &self,
+        guard: &Guard,
+        old_table: &[Transit; 2],
+        hash: u64,
+        key: &[u8],
+        id: BlockId,
+        from: At<AtomicU64>,
+        how: Write,
+    ) -> Result<Written> {
+        let heap = self.heap();
+        let mut table = Table::open(heap, self.root)?;
+        let found = match &table {
+            Some(table) => table.find(hash, key)?,
+            None => Found::Nowhere { slot: from },
+        };
+        let before = match found {
+            Found::Entry { id, .. } => Some(id),
+            Found::Nowhere { .. } => None,
+        };
+        let wanted = match how {
+            Write::Always => true,
+            Write::IfAbsent => before.is_none(),
+            Write::IfStamp(expected) => before == expected.0,
+        };
+        if !wanted {
+            return Ok(Written { written: false, before, found: None });
+        }
+        let mut slot = match found {
+            Found::Entry { cell, id: old, .. } => {
+                guard.commit([Store::new(cell, id.bits()), Store::new(from, old.bits())]);
+                return Ok(Written { written: true, before, found: None });
+            }
+            Found::Nowhere { slot } => slot,
+        };
+        let table = match table.take_if(|table| table.has_room()) {
+            Some(table) => table,
+            None => {
+                let table = table::rebuild(heap, self.root, guard, old_table)?;
+                if let Found::Nowhere { slot: fresh } = table.find(hash, key)? {
+                    slot = fresh;
+                }
+                table
+            }
+        };
+        let place = table.prepare(hash)?;
+        self.root.last.store(table.used() + 1, Ordering::Relaxed);
+        guard.commit([
+            Store::new(place.cell, id.bits()),
+            place.owned,
+            Store::new(slot, place.slot),
+            self.new_len(1),
+            self.next_version(),
+            Store::new(from, 0),
+        ]);
+        Ok(Written { written: true, before, found: None })
+    }
+
+    /// Sets many keys under one lock, in order; a key that comes twice keeps its last value. Readers
+    /// see none or all of them; if this process dies half-way, the first ones are there.
+    ///
+    /// # Errors
+    /// As [`Dict::insert`]; if the heap fills up half-way, the first ones may be there.
+    pub fn insert_many<'a>(&self, entries: impl ExactSizeIterator<Item = (&'a [u8], Outgoing<'a>)>) -> Result<()> {
+        let (heap, seat) = (self.heap(), participant::seat(self.heap())?);
+        // The entries' blocks belong to a spine of ours meanwhile, and what they replace later on.
+        let aside = Transit::new(heap, seat, 0);
+        let count = entries.len() as u64;
+        let spine = Spine::build(heap, seat, aside.word(), count, 1)?;
+        let mut keys = Vec::with_capacity(count as usize);
+        for (position, (key, value)) in (0..count).zip(entries) {
+            let cell = spine.word(position)?;
+            cell.store(0, Ordering::Relaxed);
+            spine.owned_word().store(Range::new(0, position + 1).bits(), Ordering::Release);
+            keys.push((hash(key), key, entry::write(heap, seat, key, value, cell)?));
+        }
+        reach(KillPoint::DictEntryBuilt);
+        let old_table = [Transit::new(heap, seat, 1), Transit::new(heap, seat, 2)];
+        let guard = self.lock(seat)?;
+        for (position, (hash, key, id)) in (0..count).zip(keys) {
+            for transit in &old_table {
+                transit.release()?;
+            }
+            self.put(&guard, &old_table, hash, key, id, spine.word(position)?, Write::Always)?;
+            reach(KillPoint::DictManyHalf);
+        }
+        Ok(())
+    }
+
+    /// Looks `key` up and calls `look` with the entry, under the lock.
+    #[inline]
+    fn with_entry<R>(&self, key: &[u8], look: impl FnOnce(BlockId, Entry) -> Result<R>) -> Result<Option<R>> {
+        let heap = self.heap();
+        let seat = participant::seat(heap)?;
+        let _guard = self.lock(seat)?;
+        let Some(table) = Table::open(heap, self.root)? else { return Ok(None) };
+        match table.find(hash(key), key)? {
+            Found::Entry { id, .. } => look(id, Entry::open(heap, id)?).map(Some),
+            Found::Nowhere { .. } => Ok(None),
+        }
+    }
+
+    /// A copy of the value of `key`.
+    ///
+    /// # Errors
+    /// If the heap is corrupt or this process can hold no more objects.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Item>> {
+        self.with_entry(key, |_, entry| entry.item())
+    }
+
+    /// Calls `f` with the value of `key`, without the lock: with a copy, on the stack if it is short.
+    ///
+    /// # Errors
+    /// As [`Dict::get`].
+    pub fn get_with<R>(&self, key: &[u8], f: impl FnOnce(&[u8], &[Handle]) -> R) -> Result<Option<R>> {
+        let copied = self.with_entry(key, |_, entry| entry.copy())?;
+        Ok(copied.map(|(bytes, handles)| f(bytes.bytes(), &handles)))
+    }
+
+    /// The value of `key` and its stamp, for [`Dict::insert_if`] and [`Dict::remove_if`].
+    ///
+    /// # Errors
+    /// As [`Dict::get`].
+    pub fn get_stamped(&self, key: &[u8]) -> Result<(Stamp, Option<Item>)> {
+        let found = self.with_entry(key, |id, entry| Ok((Stamp(Some(id)), entry.item()?)))?;
+        Ok(found.map_or((Stamp::ABSENT, None), |(stamp, item)| (stamp, Some(item))))
+    }
+
+    /// Whether there is such a key.
+    ///
+    /// # Errors
+    /// If the heap is corrupt.
+    pub fn contains(&self, key: &[u8]) -> Result<bool> {
+        Ok(self.with_entry(key, |_, _| Ok(()))?.is_some())
+    }
+
+    /// Removes `key`. Returns whether it was there.
+    ///
+    /// # Errors
+    /// If the heap is corrupt.
+    pub fn remove(&self, key: &[u8]) -> Result<bool> {
+        let seat = participant::seat(self.heap())?;
+        let entry = Transit::new(self.heap(), seat, 0);
+        self.take_out(&entry, seat, key, None)
+    }
+
+    /// Removes `key` if its stamp is still `expected`. Returns whether it was.
+    ///
+    /// # Errors
+    /// If the heap is corrupt.
+    pub fn remove_if(&self, key: &[u8], expected: Stamp) -> Result<bool> {
+        let seat = participant::seat(self.heap())?;
+        let entry = Transit::new(self.heap(), seat, 0);
+        self.take_out(&entry, seat, key, Some(expected))
+    }
+
+    /// Removes `key` and returns its value.
+    ///
+    /// # Errors
+    /// As [`Dict::get`].
+    pub fn pop(&self, key: &[u8]) -> Result<Option<Item>> {
+        let (heap, seat) = (self.heap(), participant::seat(self.heap())?);
+        let entry = Transit::new(heap, seat, 0);
+        self.take_out(&entry, seat, key, None)?;
+        entry.id().map(|id| Entry::open(heap, id)?.item()).transpose()
+    }
+
+    /// Moves the entry of `key` from the dict to `to`.
+    fn take_out(&self, to: &Transit, seat: Seat, key: &[u8], expected: Option<Stamp>) -> Result<bool> {
+        let guard = self.lock(seat)?;
+        let Some(table) = Table::open(self.heap(), self.root)? else {
+            return Ok(expected == Some(Stamp::ABSENT));
+        };
+        let Found::Entry { slot, cell, id } = table.find(hash(key), key)? else {
+            return Ok(expected == Some(Stamp::ABSENT));
+        };
+        if expected.is_some_and(|expected| expected != Stamp(Some(id))) {
+            return Ok(false);
+        }
+        self.unlink(&guard, slot, cell, id, to);
+        drop(guard);
+        reach(KillPoint::DictEntryRemoved);
+        Ok(true)
+    }
+
+    fn unlink(&self, guard: &Guard, slot: At<AtomicU64>, cell: At<AtomicU64>, id: BlockId, to: &Transit) {
+        guard.commit([
+            Store::new(cell, 0),
+            Store::new(slot, table::DELETED),
+            self.new_len(-1),
+            self.next_version(),
+            Store::new(to.word(), id.bits()),
+        ]);
+    }
+
+    /// Removes the entry that was inserted last and returns it.
+    ///
+    /// # Errors
+    /// As [`Dict::get`].
+    pub fn pop_last(&self) -> Result<Option<Pair>> {
+        let (heap, seat) = (self.heap(), participant::seat(self.heap())?);
+        let entry = Transit::new(heap, seat, 0);
+        let guard = self.lock(seat)?;
+        let Some(table) = Table::open(heap, self.root)? else { return Ok(None) };
+        let mut position = self.root.last.load(Ordering::Relaxed).min(table.used());
+        while let Some(last) = position.checked_sub(1) {
+            position = last;
+            let cell = table.cell(position)?;
+            if let Some(id) = BlockId::from_bits(cell.load(Ordering::Relaxed)) {
+                self.unlink(&guard, table.slot_of(position)?, cell, id, &entry);
+                self.root.last.store(position, Ordering::Relaxed);
+                drop(guard);
+                reach(KillPoint::DictEntryRemoved);
+                let entry = Entry::open(heap, id)?;
+                return Ok(Some((entry.key_bytes()?, entry.item()?)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Removes all keys.
+    ///
+    /// # Errors
+    /// If the heap is corrupt.
+    pub fn clear(&self) -> Result<()> {
+        let (heap, seat) = (self.heap(), participant::seat(self.heap())?);
+        let old_table = [Transit::new(heap, seat, 0), Transit::new(heap, seat, 1)];
+        let guard = self.lock(seat)?;
+        guard.commit([
+            Store::new(old_table[0].word(), self.root.entries.load(Ordering::Relaxed)),
+            Store::new(old_table[1].word(), self.root.index.load(Ordering::Relaxed)),
+            Store::new(self.root.field(|r| &r.entries), 0),
+            Store::new(self.root.field(|r| &r.index), 0),
+            Store::new(self.root.field(|r| &r.len), 0),
+            self.next_version(),
+        ]);
+        drop(guard);
+        reach(KillPoint::DictCleared);
+        Ok(())
+    }
+
+    /// At most `limit` entries from position `from` on (0 is the first), read by `read` under the
+    /// lock. `None` if the version is not `version` any more.
+    fn batch<T>(
+        &self,
+        from: u64,
+        version: Option<u64>,
+        limit: u64,
+        read: impl Fn(&Entry) -> Result<T>,
+    ) -> Result<Option<Batch<T>>> {
+        let heap = self.heap();
+        let seat = participant::seat(heap)?;
+        let mut items = Vec::with_capacity(limit.min(self.len()) as usize);
+        let _guard = self.lock(seat)?;
+        let now = self.root.version.load(Ordering::Relaxed);
+        if version.is_some_and(|version| version != now) {
+            return Ok(None);
+        }
+        let Some(table) = Table::open(heap, self.root)? else {
+            return Ok(Some(Batch { items, next: None, version: now }));
+        };
+        let (used, mut position) = (table.used(), from);
+        while position < used && (items.len() as u64) < limit {
+            if let Some(entry) = table.entry(position)? {
+                items.push(read(&entry)?);
+            }
+            position += 1;
+        }
+        Ok(Some(Batch { items, next: (position < used).then_some(position), version: now }))
+    }
+
+    /// At most `limit` keys and values from position `from` on: 0, or the end of the batch before.
+    /// `None` if keys came or went since `version`.
+    ///
+    /// # Errors
+    /// As [`Dict::get`].
+    pub fn batch_of_items(&self, from: u64, version: Option<u64>, limit: u64) -> Result<Option<Batch<Pair>>> {
+        self.batch(from, version, limit, |entry| Ok((entry.key_bytes()?, entry.item()?)))
+    }
+
+    /// As [`Dict::batch_of_items`], keys only.
+    ///
+    /// # Errors
+    /// As [`Dict::get`].
+    pub fn batch_of_keys(&self, from: u64, version: Option<u64>, limit: u64) -> Result<Option<Batch<Vec<u8>>>> {
+        self.batch(from, version, limit, Entry::key_bytes)
+    }
+
+    /// As [`Dict::batch_of_items`], values only.
+    ///
+    /// # Errors
+    /// As [`Dict::get`].
+    pub fn batch_of_values(&self, from: u64, version: Option<u64>, limit: u64) -> Result<Option<Batch<Item>>> {
+        self.batch(from, version, limit, Entry::item)
+    }
+
+    /// All keys and values, as they were at one moment.
+    ///
+    /// # Errors
+    /// As [`Dict::get`].
+    pub fn items(&self) -> Result<Vec<Pair>> {
+        Ok(self.batch_of_items(0, None, u64::MAX)?.map(|batch| batch.items).unwrap_or_default())
+    }
+
+    /// All keys, as they were at one moment.
+    ///
+    /// # Errors
+    /// As [`Dict::get`].
+    pub fn keys(&self) -> Result<Vec<Vec<u8>>> {
+        Ok(self.batch_of_keys(0, None, u64::MAX)?.map(|batch| batch.items).unwrap_or_default())
+    }
+
+    /// All values, as they were at one moment.
+    ///
+    /// # Errors
+    /// As [`Dict::get`].
+    pub fn values(&self) -> Result<Vec<Item>> {
+        Ok(self.batch_of_values(0, None, u64::MAX)?.map(|batch| batch.items).unwrap_or_default())
+    }
+}
+
+struct Written {
+    written: bool,
+    before: Option<BlockId>,
+    found: Option<Item>,
+}
+
+pub(crate) fn dismantle(heap: Heap, seat: Seat, block: Block) -> Result<()> {
+    let root = block.view::<Root>(heap, 0)?;
+    object::release(heap, seat, root.field(|r| &r.entries))?;
+    object::release(heap, seat, root.field(|r| &r.index))
+}

@@ -1,0 +1,671 @@
+//! A sequence of byte strings.
+//!
+//! ```text
+//!  root ┬ lock      ┌ room │ item │ item │ item │ … │ room ┐     one block an item
+//!       ├ spine ───▶ └──────┴──────┴──────┴──────┴───┴──────┘
+//!       └ len, changes       └── the range that the spine owns ──┘
+//! ```
+//!
+//! Items are immutable blocks. At the ends a record moves one into or out of the owned range, so the
+//! first item goes as quickly as the last. In the middle, and for `reverse` and `sort`, a new spine is
+//! built aside and published by one record.
+//!
+//! *Killed here:* a new item is in a transit cell until the record that makes it the list's; a spine
+//! aside owns nothing; a spine that was replaced owns just the items that left the list.
+
+use core::cmp::Ordering as Order;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{HeapError, Result};
+use crate::heap::block::Block;
+use crate::heap::{At, BlockId, Heap, Shared, Word};
+use crate::internal_lock::{Guard, InternalLock, Store};
+use crate::item::{self, Item, Transit};
+use crate::kill_point::{KillPoint, reach};
+use crate::message::{self, Outgoing};
+use crate::object::{self, Handle, ObjectKind};
+use crate::participant::{self, Seat};
+use crate::spine::{Range, SEGMENT_WORDS, Spine};
+
+const ROOM_MIN: u64 = 8;
+
+#[repr(C)]
+struct Root {
+    lock: InternalLock,
+    spine: AtomicU64,
+    len: AtomicU64,
+    /// Moves with every change.
+    changes: AtomicU64,
+}
+
+// SAFETY: repr(C), atomics only.
+unsafe impl Shared for Root {}
+const _: () = assert!(size_of::<Root>() <= 256);
+
+/// A shared list. Clones are handles to the same one.
+#[derive(Debug, Clone)]
+pub struct List {
+    handle: Handle,
+    root: At<Root>,
+}
+
+/// The list under its lock.
+struct Locked {
+    heap: Heap,
+    root: At<Root>,
+    guard: Guard,
+    spine: Option<Spine>,
+    range: Range,
+}
+
+impl List {
+    /// Makes an empty list.
+    ///
+    /// # Errors
+    /// If the heap has no room.
+    pub fn create(heap: Heap) -> Result<List> {
+        let handle = Handle::create(heap, ObjectKind::List, size_of::<Root>() as u64, |_| Ok(()))?;
+        List::from_handle(handle)
+    }
+
+    /// The list behind a handle.
+    ///
+    /// # Errors
+    /// [`HeapError::WrongKind`] if it is something else.
+    pub fn from_handle(handle: Handle) -> Result<List> {
+        let handle = handle.expect(ObjectKind::List)?;
+        let root = handle.view::<Root>()?;
+        Ok(List { handle, root })
+    }
+
+    /// The handle, to be sent elsewhere.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// How many items there are.
+    pub fn len(&self) -> u64 {
+        self.root.len.load(Ordering::Acquire)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A number that moves with every change of the list.
+    pub fn changes(&self) -> u64 {
+        self.root.changes.load(Ordering::Acquire)
+    }
+
+    fn heap(&self) -> Heap {
+        self.handle.heap()
+    }
+
+    fn seat(&self) -> Result<Seat> {
+        participant::seat(self.heap())
+    }
+
+    fn transit(&self, seat: Seat, cell: usize) -> Transit {
+        Transit::new(self.heap(), seat, cell)
+    }
+
+    #[inline]
+    fn lock(&self, seat: Seat) -> Result<Locked> {
+        let heap = self.heap();
+        let guard = self.root.field(|r| &r.lock).lock_from(heap, seat)?;
+        let id = BlockId::from_bits(self.root.spine.load(Ordering::Relaxed));
+        let spine = id.map(|id| Spine::open(heap, id)).transpose()?;
+        let range = spine.map_or(Range::EMPTY, |spine| spine.owned());
+        Ok(Locked { heap, root: self.root, guard, spine, range })
+    }
+
+    /// Writes an item aside.
+    fn build(&self, seat: Seat, item: Outgoing<'_>, cell: &Transit) -> Result<BlockId> {
+        let id = message::write(self.heap(), seat, item, cell.word())?;
+        reach(KillPoint::ListItemBuilt);
+        Ok(id)
+    }
+
+    /// Writes items aside, into a spine of their own.
+    fn build_many<'a>(
+        &self,
+        seat: Seat,
+        items: impl ExactSizeIterator<Item = Outgoing<'a>>,
+        cell: &Transit,
+    ) -> Result<Spine> {
+        let count = items.len() as u64;
+        let spine = Spine::build(self.heap(), seat, cell.word(), count, 1)?;
+        for (position, item) in (0..count).zip(items) {
+            let word = spine.word(position)?;
+            word.store(0, Ordering::Relaxed);
+            spine.owned_word().store(Range::new(0, position + 1).bits(), Ordering::Release);
+            message::write(self.heap(), seat, item, word)?;
+        }
+        reach(KillPoint::ListItemBuilt);
+        Ok(spine)
+    }
+
+    /// Puts an item at the end.
+    ///
+    /// # Errors
+    /// If the heap has no room or a handle is stale; the list is then as before.
+    pub fn push(&self, item: Outgoing<'_>) -> Result<()> {
+        let seat = self.seat()?;
+        let cell = self.transit(seat, 0);
+        let id = self.build(seat, item, &cell)?;
+        let old = self.transit(seat, 1);
+        let mut list = self.lock(seat)?;
+        let spine = list.with_room(&old, 1)?;
+        let Range { from, to } = list.range;
+        list.guard.commit([
+            Store::new(spine.word(to)?, id.bits()),
+            Store::new(spine.owned_word(), Range::new(from, to + 1).bits()),
+            list.len(to + 1 - from),
+            list.change(),
+            Store::new(cell.word(), 0),
+        ]);
+        Ok(())
+    }
+
+    /// Puts many items at the end: all of them or, if this process dies, none.
+    ///
+    /// # Errors
+    /// As [`List::push`].
+    pub fn extend<'a>(&self, items: impl ExactSizeIterator<Item = Outgoing<'a>>) -> Result<()> {
+        let seat = self.seat()?;
+        let cell = self.transit(seat, 0);
+        let aside = self.build_many(seat, items, &cell)?;
+        let count = aside.owned().len();
+        if count == 0 {
+            return Ok(());
+        }
+        let old = self.transit(seat, 1);
+        let mut list = self.lock(seat)?;
+        let spine = list.with_room(&old, count)?;
+        let Range { from, to } = list.range;
+        spine.copy_from(&aside, 0, to, count)?;
+        reach(KillPoint::ListManyCopied);
+        list.guard.commit([
+            Store::new(spine.owned_word(), Range::new(from, to + count).bits()),
+            Store::new(aside.owned_word(), Range::EMPTY.bits()),
+            list.len(to + count - from),
+            list.change(),
+        ]);
+        Ok(())
+    }
+
+    /// Puts an item before the one at `at`, or at the end if there is none.
+    ///
+    /// # Errors
+    /// As [`List::push`].
+    pub fn insert(&self, at: u64, item: Outgoing<'_>) -> Result<()> {
+        let seat = self.seat()?;
+        let cell = self.transit(seat, 0);
+        let id = self.build(seat, item, &cell)?;
+        let old = self.transit(seat, 1);
+        let mut list = self.lock(seat)?;
+        let at = at.min(list.range.len());
+        let Range { from, to } = list.range;
+        if let (Some(spine), 0, true) = (list.spine, at, from > 0) {
+            list.guard.commit([
+                Store::new(spine.word(from - 1)?, id.bits()),
+                Store::new(spine.owned_word(), Range::new(from - 1, to).bits()),
+                list.len(to + 1 - from),
+                list.change(),
+                Store::new(cell.word(), 0),
+            ]);
+            return Ok(());
+        }
+        list.splice(&old, at, 0, &Added::One { id, cell: cell.word() })
+    }
+
+    /// Replaces the items `from..to` (as far as they exist) by others, all at once.
+    ///
+    /// # Errors
+    /// As [`List::push`].
+    pub fn splice<'a>(&self, from: u64, to: u64, items: impl ExactSizeIterator<Item = Outgoing<'a>>) -> Result<()> {
+        let seat = self.seat()?;
+        let cell = self.transit(seat, 0);
+        let aside = self.build_many(seat, items, &cell)?;
+        let old = self.transit(seat, 1);
+        let mut list = self.lock(seat)?;
+        let (from, to) = list.clamp(from, to);
+        list.splice(&old, from, to - from, &Added::Many(aside))
+    }
+
+    /// Removes the items `from..to`, as far as they exist.
+    ///
+    /// # Errors
+    /// If the heap is corrupt or has no room.
+    pub fn remove_range(&self, from: u64, to: u64) -> Result<()> {
+        self.splice(from, to, core::iter::empty())
+    }
+
+    /// Replaces the item at `at`. Returns whether there was one.
+    ///
+    /// # Errors
+    /// As [`List::push`].
+    pub fn set(&self, at: u64, item: Outgoing<'_>) -> Result<bool> {
+        let seat = self.seat()?;
+        let cell = self.transit(seat, 0);
+        self.exchange(&cell, seat, at, item)
+    }
+
+    /// Replaces the item at `at` and returns the one before, if there was one.
+    ///
+    /// # Errors
+    /// As [`List::push`].
+    pub fn replace(&self, at: u64, item: Outgoing<'_>) -> Result<Option<Item>> {
+        let seat = self.seat()?;
+        let cell = self.transit(seat, 0);
+        if self.exchange(&cell, seat, at, item)? { self.read_out(&cell) } else { Ok(None) }
+    }
+
+    fn exchange(&self, cell: &Transit, seat: Seat, at: u64, item: Outgoing<'_>) -> Result<bool> {
+        let id = self.build(seat, item, cell)?;
+        let list = self.lock(seat)?;
+        let Some(word) = list.word(at)? else { return Ok(false) };
+        list.guard.commit([
+            Store::new(cell.word(), word.load(Ordering::Relaxed)),
+            Store::new(word, id.bits()),
+            list.change(),
+        ]);
+        drop(list);
+        reach(KillPoint::ListItemRemoved);
+        Ok(true)
+    }
+
+    /// Replaces the item at `at` if the list has not changed since `changes`. Returns whether it was
+    /// replaced.
+    ///
+    /// # Errors
+    /// As [`List::push`].
+    pub fn set_if(&self, at: u64, item: Outgoing<'_>, changes: u64) -> Result<bool> {
+        let seat = self.seat()?;
+        let cell = self.transit(seat, 0);
+        let id = self.build(seat, item, &cell)?;
+        let list = self.lock(seat)?;
+        if list.root.changes.load(Ordering::Relaxed) != changes {
+            return Ok(false);
+        }
+        let Some(word) = list.word(at)? else { return Ok(false) };
+        list.guard.commit([
+            Store::new(cell.word(), word.load(Ordering::Relaxed)),
+            Store::new(word, id.bits()),
+            list.change(),
+        ]);
+        Ok(true)
+    }
+
+    /// Removes the item at `at` and returns it, if there is one.
+    ///
+    /// # Errors
+    /// If the heap is corrupt or has no room.
+    pub fn remove(&self, at: u64) -> Result<Option<Item>> {
+        let seat = self.seat()?;
+        let cell = self.transit(seat, 0);
+        let mut list = self.lock(seat)?;
+        let Some(word) = list.word(at)? else { return Ok(None) };
+        let Range { from, to } = list.range;
+        let last = from + at + 1 == to;
+        if at > 0 && !last {
+            // The old spine goes to the transit cell, owning just this item.
+            list.splice(&cell, at, 1, &Added::None)?;
+            drop(list);
+            reach(KillPoint::ListSpinePublished);
+            let old = cell.id().map(|id| Spine::open(self.heap(), id)).transpose()?;
+            return old.map(|old| self.read_item(old.word(old.owned().from)?)).transpose();
+        }
+        if let Some(spine) = list.spine {
+            let range = if last { Range::new(from, to - 1) } else { Range::new(from + 1, to) };
+            list.guard.commit([
+                Store::new(spine.owned_word(), range.bits()),
+                Store::new(cell.word(), word.load(Ordering::Relaxed)),
+                list.len(range.len()),
+                list.change(),
+            ]);
+        }
+        drop(list);
+        reach(KillPoint::ListItemRemoved);
+        self.read_out(&cell)
+    }
+
+    /// Removes the last item and returns it.
+    ///
+    /// # Errors
+    /// If the heap is corrupt.
+    pub fn pop(&self) -> Result<Option<Item>> {
+        let seat = self.seat()?;
+        let cell = self.transit(seat, 0);
+        let list = self.lock(seat)?;
+        let (Some(spine), Range { from, to }) = (list.spine, list.range) else { return Ok(None) };
+        if from == to {
+            return Ok(None);
+        }
+        list.guard.commit([
+            Store::new(cell.word(), spine.word(to - 1)?.load(Ordering::Relaxed)),
+            Store::new(spine.owned_word(), Range::new(from, to - 1).bits()),
+            list.len(to - 1 - from),
+            list.change(),
+        ]);
+        drop(list);
+        reach(KillPoint::ListItemRemoved);
+        self.read_out(&cell)
+    }
+
+    /// Removes the item at `at`, putting the last one in its place, and returns it.
+    ///
+    /// # Errors
+    /// If the heap is corrupt.
+    pub fn swap_remove(&self, at: u64) -> Result<Option<Item>> {
+        let seat = self.seat()?;
+        let cell = self.transit(seat, 0);
+        let list = self.lock(seat)?;
+        let (Some(word), Some(spine)) = (list.word(at)?, list.spine) else { return Ok(None) };
+        let Range { from, to } = list.range;
+        let last = spine.word(to - 1)?.load(Ordering::Relaxed);
+        list.guard.commit([
+            Store::new(cell.word(), word.load(Ordering::Relaxed)),
+            Store::new(word, last),
+            Store::new(spine.owned_word(), Range::new(from, to - 1).bits()),
+            list.len(to - 1 - from),
+            list.change(),
+        ]);
+        drop(list);
+        reach(KillPoint::ListItemRemoved);
+        self.read_out(&cell)
+    }
+
+    /// Exchanges two items. Returns whether both exist.
+    ///
+    /// # Errors
+    /// If the heap is corrupt.
+    pub fn swap(&self, one: u64, other: u64) -> Result<bool> {
+        let list = self.lock(self.seat()?)?;
+        let (Some(one), Some(other)) = (list.word(one)?, list.word(other)?) else { return Ok(false) };
+        let (first, second) = (one.load(Ordering::Relaxed), other.load(Ordering::Relaxed));
+        list.guard.commit([Store::new(one, second), Store::new(other, first), list.change()]);
+        Ok(true)
+    }
+
+    /// Removes all items.
+    ///
+    /// # Errors
+    /// If the heap is corrupt.
+    pub fn clear(&self) -> Result<()> {
+        let seat = self.seat()?;
+        let old = self.transit(seat, 0);
+        let list = self.lock(seat)?;
+        list.guard.commit([
+            Store::new(old.word(), self.root.spine.load(Ordering::Relaxed)),
+            Store::new(self.root.field(|r| &r.spine), 0),
+            list.len(0),
+            list.change(),
+        ]);
+        drop(list);
+        reach(KillPoint::ListSpinePublished);
+        Ok(())
+    }
+
+    fn read_item(&self, word: Word) -> Result<Item> {
+        let id = BlockId::from_bits(word.load(Ordering::Relaxed))
+            .ok_or(HeapError::corrupt("item of a list", word.offset()))?;
+        item::read(self.heap(), self.heap().block(id)?, 0)
+    }
+
+    fn read_out(&self, cell: &Transit) -> Result<Option<Item>> {
+        cell.id().map(|id| item::read(self.heap(), self.heap().block(id)?, 0)).transpose()
+    }
+
+    /// A copy of the item at `at`.
+    ///
+    /// # Errors
+    /// If the heap is corrupt or this process can hold no more objects.
+    pub fn get(&self, at: u64) -> Result<Option<Item>> {
+        let list = self.lock(self.seat()?)?;
+        list.word(at)?.map(|word| self.read_item(word)).transpose()
+    }
+
+    /// Calls `f` with the item at `at`, without the lock: with a copy, on the stack if it is short.
+    ///
+    /// # Errors
+    /// As [`List::get`].
+    pub fn get_with<R>(&self, at: u64, f: impl FnOnce(&[u8], &[Handle]) -> R) -> Result<Option<R>> {
+        let heap = self.heap();
+        let list = self.lock(self.seat()?)?;
+        let Some(word) = list.word(at)? else { return Ok(None) };
+        let id = BlockId::from_bits(word.load(Ordering::Relaxed))
+            .ok_or(HeapError::corrupt("item of a list", word.offset()))?;
+        let block = heap.block(id)?;
+        let bytes = item::copy(heap, block, message::payload_start(heap, block)?)?;
+        let handles = message::handles_of(heap, block)?;
+        drop(list);
+        Ok(Some(f(bytes.bytes(), &handles)))
+    }
+
+    /// Copies of the items `from..to`, as far as they exist, as they were at one moment, and the number
+    /// of changes by then.
+    ///
+    /// # Errors
+    /// As [`List::get`].
+    pub fn slice(&self, from: u64, to: u64) -> Result<(Vec<Item>, u64)> {
+        let list = self.lock(self.seat()?)?;
+        let (from, to) = list.clamp(from, to);
+        let mut items = Vec::with_capacity((to - from) as usize);
+        if let Some(spine) = list.spine {
+            spine.pieces(list.range.from + from, list.range.from + to, |_, piece| {
+                for word in piece {
+                    let id = BlockId::from_bits(word.load(Ordering::Relaxed)).ok_or(HeapError::Stale)?;
+                    items.push(item::read(self.heap(), self.heap().block(id)?, 0)?);
+                }
+                Ok(())
+            })?;
+        }
+        Ok((items, list.root.changes.load(Ordering::Relaxed)))
+    }
+
+    /// Copies of all items, as they were at one moment.
+    ///
+    /// # Errors
+    /// As [`List::get`].
+    pub fn to_vec(&self) -> Result<Vec<Item>> {
+        self.slice(0, u64::MAX).map(|(items, _)| items)
+    }
+
+    /// Turns the order round.
+    ///
+    /// # Errors
+    /// If the heap is corrupt or has no room; the list is then as before.
+    pub fn reverse(&self) -> Result<()> {
+        let seat = self.seat()?;
+        let cell = self.transit(seat, 0);
+        let mut list = self.lock(seat)?;
+        let len = list.range.len();
+        list.reorder(&cell, |at| len - 1 - at)?;
+        drop(list);
+        reach(KillPoint::ListSpinePublished);
+        Ok(())
+    }
+
+    /// Puts the items into another order, if the list has not changed since `changes`: item number `n`
+    /// will be the one that was number `order[n]`. Returns whether it was done.
+    ///
+    /// # Errors
+    /// As [`List::reverse`].
+    ///
+    /// # Panics
+    /// If `order` is not a permutation of the items' numbers.
+    pub fn reorder(&self, order: &[u32], changes: u64) -> Result<bool> {
+        let mut seen = vec![false; order.len()];
+        for &at in order {
+            assert!(!core::mem::replace(&mut seen[at as usize], true), "an item is named twice");
+        }
+        let seat = self.seat()?;
+        let cell = self.transit(seat, 0);
+        let mut list = self.lock(seat)?;
+        if list.root.changes.load(Ordering::Relaxed) != changes || list.range.len() != order.len() as u64 {
+            return Ok(false);
+        }
+        list.reorder(&cell, |at| u64::from(order[at as usize]))?;
+        drop(list);
+        reach(KillPoint::ListSpinePublished);
+        Ok(true)
+    }
+
+    /// Sorts the items, equal ones staying in their order. The comparison runs without the lock, on a
+    /// copy; if another process changes the list meanwhile, all is done again.
+    ///
+    /// # Errors
+    /// As [`List::reverse`].
+    pub fn sort_by(&self, mut compare: impl FnMut(&Item, &Item) -> Order) -> Result<()> {
+        loop {
+            let (items, changes) = self.slice(0, u64::MAX)?;
+            let mut order: Vec<u32> = (0..items.len() as u32).collect();
+            order.sort_by(|&a, &b| compare(&items[a as usize], &items[b as usize]));
+            if self.reorder(&order, changes)? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// What a splice puts in.
+enum Added {
+    None,
+    /// A block that `cell` owns.
+    One {
+        id: BlockId,
+        cell: Word,
+    },
+    /// All that a spine owns, from its first item on.
+    Many(Spine),
+}
+
+impl Locked {
+    fn len(&self, len: u64) -> Store {
+        Store::new(self.root.field(|r| &r.len), len)
+    }
+
+    fn change(&self) -> Store {
+        Store::new(self.root.field(|r| &r.changes), self.root.changes.load(Ordering::Relaxed).wrapping_add(1))
+    }
+
+    fn clamp(&self, from: u64, to: u64) -> (u64, u64) {
+        let from = from.min(self.range.len());
+        (from, to.clamp(from, self.range.len().max(from)))
+    }
+
+    /// The cell of item number `at`.
+    #[inline]
+    fn word(&self, at: u64) -> Result<Option<Word>> {
+        match self.spine {
+            Some(spine) if at < self.range.len() => spine.word(self.range.from + at).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Makes room for `more` items at the end; if the spine must be replaced, the old one goes to
+    /// `old`.
+    #[inline]
+    fn with_room(&mut self, old: &Transit, more: u64) -> Result<Spine> {
+        let seat = self.guard.seat();
+        if let Some(spine) = self.spine {
+            // Items that left at the front leave room there, which a copy gets back.
+            let mut room = self.range.from < SEGMENT_WORDS.max(self.range.len() + more);
+            // Segment by segment, since each is taken on its own.
+            let mut next = self.range.to;
+            let end = self.range.to + more;
+            while room && next < end {
+                let step = (next + SEGMENT_WORDS).min(end);
+                room = spine.grow_in_place(seat, step - 1)?;
+                next = step;
+            }
+            if room {
+                return Ok(spine);
+            }
+        }
+        self.rebuild(old, more)
+    }
+
+    #[cold]
+    fn rebuild(&mut self, old: &Transit, more: u64) -> Result<Spine> {
+        let len = self.range.len();
+        // A spine of whole segments grows in place from then on.
+        let spare = if len < SEGMENT_WORDS { len.max(ROOM_MIN) } else { 0 };
+        let spine = Spine::build(self.heap, self.guard.seat(), old.word(), len + more.max(spare), 1)?;
+        if let Some(before) = self.spine {
+            spine.copy_from(&before, self.range.from, 0, len)?;
+        }
+        self.publish(old, spine, Range::new(0, len), Range::EMPTY, None);
+        Ok(spine)
+    }
+
+    /// Makes `spine`, which `aside` names, the list's; `aside` then names the old one, which owns
+    /// `left` of its items.
+    fn publish(&mut self, aside: &Transit, spine: Spine, range: Range, left: Range, source: Option<Store>) {
+        reach(KillPoint::ListSpineBuilt);
+        let cell = self.root.field(|r| &r.spine);
+        let (fresh, old) = (aside.word().load(Ordering::Relaxed), cell.load(Ordering::Relaxed));
+        let new = Store::new(cell, fresh);
+        let aside = Store::new(aside.word(), old);
+        let owned = Store::new(spine.owned_word(), range.bits());
+        // A list without a spine has nothing to give up; a source that is not there changes nothing.
+        let given_up = self.spine.map_or(owned, |old| Store::new(old.owned_word(), left.bits()));
+        self.guard.commit([new, aside, owned, given_up, source.unwrap_or(owned), self.len(range.len()), self.change()]);
+        (self.spine, self.range) = (Some(spine), range);
+    }
+
+    /// Replaces `removed` items from number `at` on. The old spine, owning what was removed, goes to
+    /// `old`.
+    fn splice(&mut self, old: &Transit, at: u64, removed: u64, added: &Added) -> Result<()> {
+        let (len, Range { from, .. }) = (self.range.len(), self.range);
+        let (count, source) = match added {
+            Added::None => (0, None),
+            Added::One { cell, .. } => (1, Some(Store::new(*cell, 0))),
+            Added::Many(spine) => (spine.owned().len(), Some(Store::new(spine.owned_word(), Range::EMPTY.bits()))),
+        };
+        if count == 0 && removed == 0 {
+            return Ok(());
+        }
+        let after = len - removed + count;
+        // Who inserts at the front will do so again.
+        let front = if at == 0 && count > 0 { (after / 2).max(ROOM_MIN) } else { 0 };
+        let back = (after / 8).max(ROOM_MIN);
+        let spine = Spine::build(self.heap, self.guard.seat(), old.word(), front + after + back, 1)?;
+        if let Some(before) = self.spine {
+            spine.copy_from(&before, from, front, at)?;
+            spine.copy_from(&before, from + at + removed, front + at + count, len - at - removed)?;
+        }
+        match added {
+            Added::None => {}
+            Added::One { id, .. } => spine.word(front + at)?.store(id.bits(), Ordering::Relaxed),
+            Added::Many(aside) => spine.copy_from(aside, 0, front + at, count)?,
+        }
+        let left = if removed == 0 { Range::EMPTY } else { Range::new(from + at, from + at + removed) };
+        self.publish(old, spine, Range::new(front, front + after), left, source);
+        Ok(())
+    }
+
+    /// Publishes a spine in which item number `n` is the one that was number `source(n)`.
+    fn reorder(&mut self, old: &Transit, source: impl Fn(u64) -> u64) -> Result<()> {
+        let (Some(before), Range { from, to }) = (self.spine, self.range) else { return Ok(()) };
+        let len = to - from;
+        if len < 2 {
+            return Ok(());
+        }
+        let spine = Spine::build(self.heap, self.guard.seat(), old.word(), len + len / 8, 1)?;
+        spine.pieces(0, len, |first, piece| {
+            for (at, target) in (first..).zip(piece) {
+                target.store(before.word(from + source(at))?.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+            Ok(())
+        })?;
+        self.publish(old, spine, Range::new(0, len), Range::EMPTY, None);
+        Ok(())
+    }
+}
+
+pub(crate) fn dismantle(heap: Heap, seat: Seat, block: Block) -> Result<()> {
+    object::release(heap, seat, block.view::<Root>(heap, 0)?.field(|r| &r.spine))
+}
