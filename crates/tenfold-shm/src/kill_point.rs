@@ -68,11 +68,19 @@ kill_points! {
     UserLockReleased = "user-lock.released",
     /// A semaphore's permit is taken and recorded.
     SemaphoreTaken = "semaphore.taken",
+    /// A semaphore's permit is back, nobody is woken yet.
+    SemaphoreReleased = "semaphore.released",
+    /// A reader-writer lock is taken and recorded.
+    RwLockTaken = "rwlock.taken",
+    /// A reader-writer lock is free again, nobody is woken yet.
+    RwLockReleased = "rwlock.released",
+    /// An event is set, nobody is woken yet.
+    EventSet = "event.set",
     /// A waiter is in the condition's list, its lock not yet released.
     ConditionEnlisted = "condition.enlisted",
     /// A waiter is marked as notified but not yet woken.
     ConditionMarked = "condition.marked",
-    /// A notified waiter is awake and still in the list.
+    /// A notified waiter is awake, still in the list and without the lock.
     ConditionWoken = "condition.woken",
     /// A party has arrived at a barrier and waits.
     BarrierArrived = "barrier.arrived",

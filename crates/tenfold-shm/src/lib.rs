@@ -30,6 +30,7 @@
 //! second case the block is freed when that process is swept.
 
 pub mod board;
+pub mod data;
 pub mod dict;
 pub mod error;
 mod guarded;
@@ -44,6 +45,7 @@ pub mod object;
 pub mod participant;
 pub mod process_record;
 mod spine;
+pub mod sync;
 
 pub use error::{HeapError, Result};
 pub use heap::Heap;

@@ -21,7 +21,7 @@ use crate::heap::{At, BlockId, Heap, STRIPES, Shared, Word};
 use crate::internal_lock::{Guard, Store};
 use crate::kill_point::{KillPoint, reach};
 use crate::participant::{Death, HeldCell, LedgerEntry, Seat, seat};
-use crate::{board, dict, list, message, process_record, spine};
+use crate::{board, data, dict, list, message, process_record, spine, sync};
 
 macro_rules! kinds {
     ($($(#[doc = $doc:literal])* $name:ident = $value:literal, $text:literal;)*) => {
@@ -278,6 +278,13 @@ impl Drop for Holding {
         // A heap that is corrupt, or a process that cannot get a slot, leaves the reference to the
         // sweep; there is nobody to tell.
         if let (Ok(entry), Ok(seat)) = (self.cell.here(self.heap), seat(self.heap)) {
+            // A lock that this process holds without a handle: others must still learn of its
+            // death, so the entry stays, unless there is nobody else.
+            let shared = self.block.descriptor.refs.load(Ordering::Relaxed) > 1;
+            if shared && is_held_by(self.heap, seat.slot(), self.kind, self.block, entry) {
+                self.cell.keep();
+                return;
+            }
             let _ = release(self.heap, seat, entry.field(|e| &e.id));
             entry.aux.store(0, Ordering::Relaxed);
         }
@@ -399,6 +406,7 @@ pub(crate) fn dismantle_chain(heap: Heap, seat: Seat, chain: Word) -> Result<()>
 fn dismantle(heap: Heap, seat: Seat, kind: ObjectKind, block: Block) -> Result<()> {
     match kind {
         ObjectKind::ProcessRecord => process_record::dismantle(heap, seat, block),
+        ObjectKind::Condition => sync::condition::dismantle(heap, seat, block),
         ObjectKind::Board => board::dismantle(heap, seat, block),
         ObjectKind::Batch => board::dismantle_batch(heap, seat, block),
         ObjectKind::Dict => dict::dismantle(heap, seat, block),
@@ -409,12 +417,22 @@ fn dismantle(heap: Heap, seat: Seat, kind: ObjectKind, block: Block) -> Result<(
 }
 
 /// Tells the object that `entry` holds that its holder is dead.
-pub(crate) fn owner_died(heap: Heap, _seat: Seat, death: &Death, entry: At<LedgerEntry>) -> Result<()> {
+pub(crate) fn owner_died(heap: Heap, seat: Seat, death: &Death, entry: At<LedgerEntry>) -> Result<()> {
     let Some(id) = BlockId::from_bits(entry.id.load(Ordering::Acquire)) else { return Ok(()) };
     let block = heap.block(id)?;
     match ObjectKind::from_bits(block.kind) {
         Some(ObjectKind::Board) => board::owner_died(heap, death, block),
-        _ => Ok(()),
+        Some(ObjectKind::Data) => data::owner_died(heap, death, block),
+        Some(kind) => sync::owner_died(heap, seat, death, kind, block, entry),
+        None => Ok(()),
+    }
+}
+
+/// Whether the process in slot `slot` has something of the object that its death must give back.
+fn is_held_by(heap: Heap, slot: u32, kind: ObjectKind, block: Block, entry: At<LedgerEntry>) -> bool {
+    match kind {
+        ObjectKind::Data => data::is_held_by(heap, slot, block),
+        kind => sync::is_held_by(heap, slot, kind, block, entry),
     }
 }
 

@@ -51,6 +51,7 @@ pub(super) fn mutex() -> &'static tenfold_sys::futex::PrivateMutex {
 pub struct HeldCell {
     index: u32,
     entry: At<LedgerEntry>,
+    kept: bool,
 }
 
 impl HeldCell {
@@ -70,7 +71,7 @@ impl HeldCell {
             }
         })?;
         let entry = entry(heap, slot(me.slot(), heap), index)?;
-        Ok(HeldCell { index, entry })
+        Ok(HeldCell { index, entry, kept: false })
     }
 
     /// The cell.
@@ -82,6 +83,11 @@ impl HeldCell {
     /// Its number.
     pub(crate) fn index(&self) -> u32 {
         self.index
+    }
+
+    /// Leaves the entry to the sweep of this process, with what it names.
+    pub(crate) fn keep(&mut self) {
+        self.kept = true;
     }
 
     /// The same entry in the slot that this process has by now; a fork moves a process to another
@@ -97,7 +103,9 @@ impl HeldCell {
 
 impl Drop for HeldCell {
     fn drop(&mut self) {
-        SPARE.with(|spare| spare.entries.push(self.index));
+        if !self.kept {
+            SPARE.with(|spare| spare.entries.push(self.index));
+        }
     }
 }
 
