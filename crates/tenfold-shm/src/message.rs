@@ -130,7 +130,7 @@ pub struct Payload {
 enum Body {
     Inline { len: u8, bytes: [u8; INLINE] },
     Block { block: Block, cell: HeldCell, at: u64 },
-    Owned(Vec<u8>),
+    Owned(Vec<u8>, Vec<Handle>),
 }
 
 /// Bytes that a payload may have to travel without a block of its own.
@@ -145,9 +145,9 @@ impl Payload {
         Payload { heap, body: Body::Inline { len: len as u8, bytes } }
     }
 
-    /// A payload that never was in shared memory.
-    pub fn owned(heap: Heap, bytes: Vec<u8>) -> Payload {
-        Payload { heap, body: Body::Owned(bytes) }
+    /// A payload that was copied out of shared memory, and the handles inside it.
+    pub fn owned(heap: Heap, bytes: Vec<u8>, handles: Vec<Handle>) -> Payload {
+        Payload { heap, body: Body::Owned(bytes, handles) }
     }
 
     /// A payload whose block is named by `cell`, an entry of this process's ledger.
@@ -170,7 +170,7 @@ impl Payload {
         match &self.body {
             Body::Inline { len, .. } => usize::from(*len),
             Body::Block { block, at, .. } => (block.len() - at) as usize,
-            Body::Owned(bytes) => bytes.len(),
+            Body::Owned(bytes, _) => bytes.len(),
         }
     }
 
@@ -187,7 +187,7 @@ impl Payload {
     pub fn with<R>(&self, f: impl FnOnce(&[u8]) -> R) -> Result<R> {
         match &self.body {
             Body::Inline { len, bytes } => Ok(f(&bytes[..usize::from(*len)])),
-            Body::Owned(bytes) => Ok(f(bytes)),
+            Body::Owned(bytes, _) => Ok(f(bytes)),
             Body::Block { block, at, .. } => {
                 if let Ok(address) = block.address(self.heap, *at, block.len() - at) {
                     // SAFETY: in bounds of a window that is never unmapped; the block is owned by
@@ -208,7 +208,7 @@ impl Payload {
     pub fn to_vec(&self) -> Result<Vec<u8>> {
         match &self.body {
             Body::Inline { len, bytes } => Ok(bytes[..usize::from(*len)].to_vec()),
-            Body::Owned(bytes) => Ok(bytes.clone()),
+            Body::Owned(bytes, _) => Ok(bytes.clone()),
             Body::Block { block, at, .. } => {
                 let mut bytes = vec![0; (block.len() - at) as usize];
                 block.read(self.heap, *at, &mut bytes)?;
@@ -223,12 +223,12 @@ impl Payload {
     /// If the bytes cannot be read.
     pub fn into_vec(self) -> Result<Vec<u8>> {
         match &self.body {
-            Body::Owned(_) => {}
+            Body::Owned(..) => {}
             _ => return self.to_vec(),
         }
         let mut this = self;
         match &mut this.body {
-            Body::Owned(bytes) => Ok(core::mem::take(bytes)),
+            Body::Owned(bytes, _) => Ok(core::mem::take(bytes)),
             _ => this.to_vec(),
         }
     }
@@ -244,6 +244,7 @@ impl Payload {
                 let cells = (0..handle_count(self.heap, *block)?).map(|n| block.word(self.heap, 8 + 8 * n));
                 cells.map(|cell| Handle::from_cell(self.heap, cell?)).collect()
             }
+            Body::Owned(_, handles) => Ok(handles.clone()),
             _ => Ok(Vec::new()),
         }
     }

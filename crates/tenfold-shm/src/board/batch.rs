@@ -381,6 +381,11 @@ impl Batch {
         self.tables.head.bell.load(Ordering::Relaxed) as usize
     }
 
+    /// Has another bell ring for it from now on. Look whether it is finished after this.
+    pub fn redirect(&self, bell: usize) {
+        self.tables.head.bell.store(bell as u32, Ordering::SeqCst);
+    }
+
     /// Whether item `item` has its final status.
     #[inline]
     pub fn is_final(&self, item: usize) -> bool {
@@ -391,12 +396,6 @@ impl Batch {
     pub fn is_finished(&self) -> bool {
         self.tables.head.finished.load(Ordering::SeqCst) as usize >= self.tables.chunks.len()
             || self.tables.status.iter().all(|s| s.load(Ordering::Acquire) > HALF)
-    }
-
-    /// Whether all items have, by the workers' count: a quick look that says no too often after a
-    /// death.
-    pub fn seems_finished(&self) -> bool {
-        self.tables.head.finished.load(Ordering::SeqCst) as usize >= self.tables.chunks.len()
     }
 
     /// Results side by side, if all of them are short: calls `f` with each item's bytes, until one
@@ -813,7 +812,7 @@ impl Chunk {
         reach(KillPoint::BoardBatchDone);
         let each = head.flags.load(Ordering::Relaxed) & TELL_EACH != 0;
         let all = finished as usize >= self.tables.chunks.len();
-        Ok((each || all).then(|| head.bell.load(Ordering::Relaxed) as usize))
+        Ok((each || all).then(|| head.bell.load(Ordering::SeqCst) as usize))
     }
 }
 

@@ -40,14 +40,18 @@ pub use batch::{Batch, BatchPlan, Cancel, Chunk, Outcome, RawInputs, TaskInput};
 pub(crate) use settle::worker_died;
 
 /// The cell of a worker's slot that names the batch it works on.
-pub const WORK_CELL: usize = 2;
+pub const WORK_CELL: usize = 8;
 /// The word of a worker's slot that holds the running item's number plus one.
-pub const RUNNING_WORD: usize = 0;
+pub const RUNNING_WORD: usize = 8;
 /// The word of a worker's slot that holds when the running item's time is up, in nanoseconds of the
 /// monotonic clock; 0 if it has no limit.
-pub const DEADLINE_WORD: usize = 1;
+pub const DEADLINE_WORD: usize = 9;
+/// The word of a worker's slot that holds the id of its board, which is not a reference.
+pub const BOARD_WORD: usize = 10;
 /// Bells of a board.
 pub const BELLS: usize = 32;
+/// The bell of a pool's callback thread.
+pub const WATCHER_BELL: usize = 0;
 /// Workers of a board.
 pub const WORKERS: usize = 512;
 
@@ -77,6 +81,7 @@ struct Shape {
     first: AtomicU64,
     last: AtomicU64,
     reason: AtomicU64,
+    recipe: AtomicU64,
     state: AtomicU32,
     owner: AtomicU32,
     /// Moves when work comes in; idle workers sleep on it.
@@ -94,6 +99,19 @@ struct Shape {
 
 // SAFETY: repr(C), atomics only.
 unsafe impl Shared for Shape {}
+
+/// A look at a board without a handle to it.
+#[derive(Debug, Clone, Copy)]
+pub struct Glance {
+    /// How the pool is doing.
+    pub state: BoardState,
+    /// How many workers it is to have.
+    pub wanted: u32,
+    /// How many have become ready, ever.
+    pub ready: u32,
+    /// Whether batches wait for a worker.
+    pub has_work: bool,
+}
 
 /// A pool's board.
 #[derive(Debug, Clone)]
@@ -131,6 +149,25 @@ impl Board {
         Ok(Board { handle, shape })
     }
 
+    /// Keeps what is needed to start a worker.
+    ///
+    /// # Errors
+    /// If the heap has no room.
+    pub fn set_recipe(&self, bytes: &[u8], handles: &[Handle]) -> Result<()> {
+        let cell = self.shape.field(|s| &s.recipe);
+        message::write(self.heap(), seat(self.heap())?, Outgoing { parts: &[bytes], handles }, cell)?;
+        Ok(())
+    }
+
+    /// What is needed to start a worker.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn recipe(&self) -> Result<(Vec<u8>, Vec<Handle>)> {
+        let id = BlockId::from_bits(self.shape.recipe.load(Ordering::Acquire)).ok_or(HeapError::Stale)?;
+        message::read_in_place(self.heap(), id)
+    }
+
     /// The handle, to be sent elsewhere.
     pub fn handle(&self) -> &Handle {
         &self.handle
@@ -140,14 +177,23 @@ impl Board {
         self.handle.heap()
     }
 
+    /// Looks at the board `id`, which the caller holds no reference to; `None` if it is gone.
+    pub fn glance(heap: Heap, id: BlockId) -> Option<Glance> {
+        let block = heap.block(id).ok().filter(|b| b.kind == ObjectKind::Board as u8)?;
+        let shape = block.view::<Shape>(heap, 0).ok()?;
+        let glance = Glance {
+            state: state(&shape),
+            wanted: shape.wanted.load(Ordering::Acquire),
+            ready: shape.ready.load(Ordering::Acquire),
+            has_work: shape.first.load(Ordering::Acquire) != 0,
+        };
+        // Still the same board: what was read is of it.
+        heap.block(id).ok().map(|_| glance)
+    }
+
     /// How the pool is doing.
     pub fn state(&self) -> BoardState {
-        match self.shape.state.load(Ordering::Acquire) {
-            0 => BoardState::Open,
-            1 => BoardState::Closed,
-            2 => BoardState::Terminated,
-            _ => BoardState::Broken,
-        }
+        state(&self.shape)
     }
 
     /// How many workers the pool is to have.
@@ -217,12 +263,17 @@ impl Board {
 
     /// A number for the next job's results: which bell rings for them.
     pub fn next_bell(&self) -> usize {
-        self.shape.next_bell.fetch_add(1, Ordering::Relaxed) as usize % BELLS
+        1 + self.shape.next_bell.fetch_add(1, Ordering::Relaxed) as usize % (BELLS - 1)
     }
 
     /// How often a bell has rung, to be passed to [`Board::wait`].
     pub fn rings(&self, bell: usize) -> u32 {
         self.shape.get().bells[bell % BELLS].rings.load(Ordering::SeqCst)
+    }
+
+    /// Rings a bell.
+    pub fn ring(&self, bell: usize) {
+        ring(&self.shape.get().bells[bell % BELLS]);
     }
 
     /// Says that somebody is about to wait at a bell (or no longer is).
@@ -399,6 +450,25 @@ impl Board {
         Ok(())
     }
 
+    /// The calling worker ends: what it leaves undone goes to another one.
+    ///
+    /// # Errors
+    /// If the heap is corrupt.
+    pub fn leave(&self) -> Result<()> {
+        let heap = self.heap();
+        let seat = seat(heap)?;
+        let cell = participant::slot(seat.slot(), heap).field(|s| &s.cells[WORK_CELL]);
+        if let Some(id) = BlockId::from_bits(cell.load(Ordering::Acquire)) {
+            let block = heap.block(id)?;
+            if batch::remaining(heap, block)? > 0 && self.state() != BoardState::Terminated {
+                object::add_ref(heap, seat, id, seat.transit(0))?;
+                self.enlist(heap, seat, block, false)?;
+            }
+            object::release(heap, seat, cell)?;
+        }
+        Ok(())
+    }
+
     /// Whether batches wait for a worker.
     pub fn has_work(&self) -> bool {
         self.shape.first.load(Ordering::SeqCst) != 0
@@ -450,6 +520,15 @@ impl Board {
     }
 }
 
+fn state(shape: &Shape) -> BoardState {
+    match shape.state.load(Ordering::Acquire) {
+        0 => BoardState::Open,
+        1 => BoardState::Closed,
+        2 => BoardState::Terminated,
+        _ => BoardState::Broken,
+    }
+}
+
 fn ring(bell: &Bell) {
     bell.rings.fetch_add(1, Ordering::SeqCst);
     futex::wake(&bell.rings, u32::MAX);
@@ -483,5 +562,6 @@ pub(crate) fn owner_died(heap: Heap, death: &Death, block: Block) -> Result<()> 
 pub(crate) fn dismantle(heap: Heap, seat: Seat, block: Block) -> Result<()> {
     let shape = block.view::<Shape>(heap, 0)?;
     object::release(heap, seat, shape.field(|s| &s.first))?;
+    object::release(heap, seat, shape.field(|s| &s.recipe))?;
     object::release(heap, seat, shape.field(|s| &s.reason))
 }
