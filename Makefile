@@ -1,0 +1,41 @@
+# Everything here needs Rust, Python 3 and make, and nothing else.
+#   make demo        the ten examples, then an index of real source files, with a worker killed half-way
+#   make test        all checks and tests; leaves no process and no file behind, and checks that too
+#   make bench-rust  tenfold beside its peers (ROWS="queue lock" PEERS="rayon" REPEAT=5)
+#   make lint        the checks alone
+
+CARGO ?= cargo
+EXAMPLES := $(basename $(notdir $(sort $(wildcard examples/*.rs))))
+# Seconds that the soak lasts.
+SOAK ?= 20
+
+.PHONY: demo test all-tests lint bench-rust
+
+demo:
+	@$(CARGO) build --quiet --package tenfold --examples
+	@$(CARGO) build --quiet --release --package tenfold-cli
+	@for example in $(EXAMPLES); do \
+		printf '\n--- examples/%s.rs\n' $$example; \
+		$(CARGO) run --quiet --package tenfold --example $$example || exit 1; \
+	done
+	@printf '\n--- an index of real source files\n'
+	@$(CARGO) run --quiet --release --package tenfold-cli -- demo $(if $(DIR),"$(DIR)")
+
+test:
+	@python3 tools/leave_nothing.py $(MAKE) --no-print-directory all-tests
+
+all-tests: lint
+	$(CARGO) test --workspace
+	$(CARGO) test --package tenfold-shm --package tenfold-engine --package tenfold --features kill-points --tests
+	TENFOLD_SOAK=$(SOAK) $(CARGO) test --package tenfold --features kill-points --test soak -- --nocapture
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --package tenfold-shm --lib loom
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+	python3 tools/unsafe_rooms.py
+
+bench-rust:
+	@$(CARGO) run --quiet --release --package tenfold-bench -- \
+		--rows "$(ROWS)" --peers "$(PEERS)" $(if $(REPEAT),--repeat $(REPEAT)) $(if $(LIMIT),--limit $(LIMIT))
