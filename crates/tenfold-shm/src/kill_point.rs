@@ -62,6 +62,16 @@ kill_points! {
     SweepLocksDone = "sweep.locks-done",
     /// Everything is swept, the slot is not free yet.
     SweepDone = "sweep.done",
+    /// A slot is claimed and filled for a new process, nobody is asked for it yet.
+    LaunchPrepared = "launch.prepared",
+    /// The new process is flagged as wanted, the nursery's bell is not rung.
+    LaunchWanted = "launch.wanted",
+    /// A starter of the nursery is on record, the nursery is not exec'd.
+    NurseryClaimed = "nursery.claimed",
+    /// The nursery has forked a child and has not noted it.
+    NurseryForked = "nursery.forked",
+    /// The nursery has reaped a child and has not swept it.
+    NurseryReaped = "nursery.reaped",
     /// A user lock is taken.
     UserLockTaken = "user-lock.taken",
     /// A user lock is free again, its waiters not yet woken.

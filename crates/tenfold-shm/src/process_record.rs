@@ -120,7 +120,7 @@ impl ProcessRecord {
         }
     }
 
-    /// Puts the ending on record, unless one is known.
+    /// Puts the ending on record, unless one is known; what was unknown may become known.
     pub fn set_ending(&self, ending: Ending) {
         set_ending(self.record, ending);
     }
@@ -174,7 +174,10 @@ fn set_ending(record: At<Record>, ending: Ending) {
         Ending::Known(status) => status.to_bits(),
         Ending::Unknown => UNKNOWN,
     };
-    let _ = record.exit.compare_exchange(0, bits, Ordering::AcqRel, Ordering::Acquire);
+    let first = record.exit.compare_exchange(0, bits, Ordering::AcqRel, Ordering::Acquire);
+    if first == Err(UNKNOWN) {
+        let _ = record.exit.compare_exchange(UNKNOWN, bits, Ordering::AcqRel, Ordering::Acquire);
+    }
     changed(record);
 }
 

@@ -12,6 +12,7 @@
 //! | [`memory_file`], [`mapping`], [`wiped_page`] | `memfd_create`, `fallocate`, `mmap`, `mremap`, `madvise` |
 //! | [`process`], [`procfs`], [`timer`] | pidfds, `waitpid`, `fork`, `/proc/PID`, `timer_create` |
 //! | [`spawn`], [`executable`], [`at_fork`], [`signals`] | starting this executable again, and becoming a worker in it |
+//! | [`descriptors`] | `close_range`, `/dev/null` for the standard streams |
 //! | [`bell`], [`poll`] | a pipe to wake a poller in another process |
 //! | [`limits`] | `getrlimit`, free memory, cgroups |
 //!
@@ -23,6 +24,7 @@ compile_error!("tenfold needs 64-bit Linux");
 pub mod at_fork;
 pub mod bell;
 pub mod clock;
+pub mod descriptors;
 pub mod error;
 pub mod executable;
 pub mod futex;

@@ -350,6 +350,14 @@ pub fn die_with_parent() -> Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
 }
 
+/// Leaves the terminal and the process group of the parent ([`setsid`]): signals from the keyboard and those sent to the
+/// group do not reach this process any more. `EPERM` for a process that leads a group already.
+///
+/// [`setsid`]: https://man7.org/linux/man-pages/man2/setsid.2.html
+pub fn new_session() -> Result<()> {
+    rustix::process::setsid().map(drop)
+}
+
 /// How many threads this process has ([`/proc/self/stat`]); `None` where /proc is missing. Does not allocate.
 ///
 /// [`/proc/self/stat`]: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html

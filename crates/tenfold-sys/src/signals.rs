@@ -22,6 +22,17 @@ pub fn default(signal: i32) -> Result<()> {
     set_action(signal, libc::SIG_DFL, 0)
 }
 
+/// Whether the signal is ignored. Async-signal-safe; does not block.
+pub fn is_ignored(signal: i32) -> bool {
+    let mut now = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: a live local for the call to fill; zeroed memory is a valid sigaction.
+    let now = unsafe {
+        libc::sigaction(signal, null(), now.as_mut_ptr());
+        now.assume_init()
+    };
+    now.sa_sigaction == libc::SIG_IGN
+}
+
 fn set_action(signal: i32, handler: libc::sighandler_t, flags: i32) -> Result<()> {
     // SAFETY: all-zero is a valid sigaction with an empty mask.
     let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -207,8 +218,9 @@ mod tests {
     #[test]
     fn ignored_and_default() {
         forked(|| {
+            let before = is_ignored(libc::SIGTERM);
             let good = ignore(libc::SIGTERM).is_ok() && kill(pid(), libc::SIGTERM).is_ok();
-            exit_now(i32::from(!good));
+            exit_now(i32::from(!good || before || !is_ignored(libc::SIGTERM)));
         })
         .join();
         let child = forked(|| {

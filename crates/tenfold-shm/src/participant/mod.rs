@@ -223,6 +223,11 @@ impl At<RosterEntry> {
         let _ = self.pid.compare_exchange(0, pid, Ordering::AcqRel, Ordering::Acquire);
     }
 
+    /// How its process ended or is about to end, as far as it is on record.
+    pub fn exit_status(self) -> Option<ExitStatus> {
+        ExitStatus::from_bits(self.exit.load(Ordering::Acquire))
+    }
+
     /// Puts an exit status on record, unless one is known.
     pub fn record_exit(self, status: ExitStatus) {
         let _ = self.exit.compare_exchange(0, status.to_bits(), Ordering::AcqRel, Ordering::Acquire);

@@ -1,0 +1,399 @@
+//! The nursery: a single-threaded process that forks all others.
+//!
+//! It is exec'd once a family, by whoever needs it first, so it holds nothing of anybody's state;
+//! what it forks starts in well under a millisecond. It sleeps on one futex word, the *bell*, which
+//! requests and the deaths of its children both move.
+//!
+//! ```text
+//!  requester                              nursery
+//!  slot's flag WANTED ┐
+//!  summary bit        ├─ bell + 1 ──────▶ fork; the child adopts the slot; WANTED off
+//!  wait on the record ┘                   child died: reap, sweep ─▶ record ─▶ whoever joins
+//! ```
+//!
+//! *Killed here:* its children die with it, but for those that outlive the root. The next one who
+//! needs a process finds it dead and makes another, which looks at all slots for what is wanted.
+//! A child that was forked but not yet announced exits by itself, since its parent is gone.
+
+use core::sync::atomic::Ordering;
+use core::time::Duration;
+use std::collections::HashMap;
+
+use tenfold_shm::Heap;
+use tenfold_shm::heap::SLOTS;
+use tenfold_shm::kill_point::{KillPoint, reach};
+use tenfold_shm::participant::{self, Forked, Identity};
+use tenfold_shm::process_record::ProcessRecord;
+use tenfold_sys::clock::{self, Deadline};
+use tenfold_sys::process::{self, ExitStatus, Pid, PidFd};
+use tenfold_sys::{Errno, futex, signals};
+
+use crate::launch::{LaunchError, LaunchSpec, prepare};
+use crate::places::{self, Service, flag};
+use crate::process::LastWords;
+use crate::start_hook::{self, CANNOT_START, Role, SingleThreaded};
+use crate::{child, children, function, pool, warden};
+
+/// Nurseries in a row that may die before they serve.
+const FAILURES_MAX: u64 = 3;
+/// Roster entries that one bit of the summary stands for.
+const ENTRIES_A_BIT: u32 = SLOTS / 64;
+/// Signals from the keyboard: for the program, not for its helpers.
+const KEYBOARD: [i32; 3] = [SIGINT, SIGQUIT, SIGTSTP];
+const SIGINT: i32 = 2;
+const SIGQUIT: i32 = 3;
+const SIGKILL: i32 = 9;
+const SIGCHLD: i32 = 17;
+const SIGTSTP: i32 = 20;
+
+/// Makes sure that the family has a nursery that lives, or is about to.
+///
+/// # Errors
+/// If none can be made.
+pub(crate) fn ensure(heap: Heap) -> Result<(), LaunchError> {
+    loop {
+        let word = Service::Nursery.word(heap);
+        let before = word.load(Ordering::Acquire);
+        if let Some(who) = Identity::from_bits(before as u32) {
+            if lives(heap, who) {
+                return Ok(());
+            }
+            bury(heap, who)?;
+        }
+        let me = participant::me(heap)?;
+        note_root(heap);
+        let claimed = participant::claim(heap, me)?;
+        places::flags(heap, claimed).store(flag::STARTED | flag::NURSERY, Ordering::Release);
+        let mine = u64::from(claimed.bits());
+        if word.compare_exchange(before, mine, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            participant::abandon(heap, claimed);
+            continue;
+        }
+        reach(KillPoint::NurseryClaimed);
+        return match start_hook::exec(heap, Role::Nursery, claimed) {
+            Ok(pid) => {
+                participant::roster(claimed.slot(), heap).announce_pid(pid);
+                children::remember(claimed, pid);
+                Ok(())
+            }
+            Err(error) => {
+                let _ = word.compare_exchange(mine, 0, Ordering::AcqRel, Ordering::Acquire);
+                participant::abandon(heap, claimed);
+                Err(error.into())
+            }
+        };
+    }
+}
+
+/// Puts on record who the root is, for the warden: its slot alone may one day be another's.
+fn note_root(heap: Heap) {
+    let root = participant::root(heap).and_then(|slot| participant::roster(slot, heap).identity(slot));
+    if let Some(root) = root {
+        let word = Service::Root.word(heap);
+        let _ = word.compare_exchange(0, root.bits().into(), Ordering::AcqRel, Ordering::Acquire);
+    }
+}
+
+/// Whether the nursery runs or is being made by a process that runs.
+pub(crate) fn lives(heap: Heap, who: Identity) -> bool {
+    let entry = participant::roster(who.slot(), heap);
+    if !who.is_current(heap) {
+        return false;
+    }
+    if entry.is_live() {
+        // Asleep at its bell, it answers a wake; that costs less than to ask the system.
+        return participant::is_alive(entry.pid(), entry.start_time());
+    }
+    if !entry.is_birth() {
+        return false;
+    }
+    match (entry.pid(), entry.parent()) {
+        (0, Some(maker)) => {
+            let maker_entry = participant::roster(maker.slot(), heap);
+            maker.is_current(heap) && participant::is_alive(maker_entry.pid(), maker_entry.start_time())
+        }
+        (0, None) => false,
+        (pid, _) => participant::is_alive(pid, 0),
+    }
+}
+
+/// Sweeps a dead nursery, and counts those that died too early.
+fn bury(heap: Heap, who: Identity) -> Result<(), LaunchError> {
+    let status = children::reap(heap, who);
+    let how = status.or_else(|| participant::roster(who.slot(), heap).exit_status());
+    let word = Service::Nursery.word(heap);
+    if who.is_current(heap) {
+        participant::sweep(heap, who.slot(), how);
+    }
+    if Service::NurseryReady.identity(heap) == Some(who) {
+        return Ok(());
+    }
+    // Counted once: by the one that empties the word.
+    let mine = u64::from(who.bits());
+    if word.compare_exchange(mine, 0, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        return Ok(());
+    }
+    let attempts = Service::NurseryFailures.word(heap).fetch_add(1, Ordering::AcqRel) + 1;
+    if attempts < FAILURES_MAX {
+        return Ok(());
+    }
+    Service::NurseryFailures.word(heap).store(0, Ordering::Release);
+    let how = match how {
+        Some(ExitStatus::Exited(code)) => format!("exit code {code}"),
+        Some(ExitStatus::Signaled { signal, .. }) => format!("signal {signal}"),
+        None => "in an unknown way".to_owned(),
+    };
+    Err(LaunchError::NurseryDies { attempts, how })
+}
+
+/// Asks the nursery for the process for which `claimed` was claimed and filled.
+pub(crate) fn ask_for(heap: Heap, claimed: Identity) -> Result<(), LaunchError> {
+    places::flags(heap, claimed).fetch_or(flag::WANTED, Ordering::AcqRel);
+    let bit = 1 << (claimed.slot() / ENTRIES_A_BIT);
+    Service::Wanted.word(heap).fetch_or(bit, Ordering::AcqRel);
+    reach(KillPoint::LaunchWanted);
+    ring(heap)?;
+    Ok(())
+}
+
+/// Wakes the nursery.
+pub(crate) fn ring(heap: Heap) -> tenfold_shm::Result<()> {
+    let (bell, asleep) = places::bell(heap)?;
+    bell.fetch_add(1, Ordering::SeqCst);
+    if asleep.load(Ordering::SeqCst) != 0 {
+        futex::wake(bell, 1);
+    }
+    Ok(())
+}
+
+struct Nursery {
+    heap: Heap,
+    me: Identity,
+    pid: Pid,
+    single: SingleThreaded,
+    children: HashMap<Pid, Identity>,
+    warden: Option<Pid>,
+    warden_since: u64,
+    warden_failures: u32,
+    /// Keyboard signals that the program had not ignored: its children hear them.
+    heard: Vec<i32>,
+}
+
+/// What the nursery does until it is killed or the family ends.
+pub(crate) fn run(heap: Heap, me: Identity) -> ! {
+    process::set_name("tenfold-nursery");
+    // Its children inherit the hook.
+    function::install_panic_hook();
+    let single = match SingleThreaded::check() {
+        Ok(single) => single,
+        Err(threads) => {
+            eprintln!(
+                "tenfold: a constructor of this program starts a thread before main ({threads} threads run); \
+                 processes cannot be forked then. Use the start method Spawn."
+            );
+            process::exit_now(CANNOT_START);
+        }
+    };
+    let heard: Vec<i32> = KEYBOARD.into_iter().filter(|&signal| !signals::is_ignored(signal)).collect();
+    for &signal in &heard {
+        // A helper that dies of a Ctrl-C is started again.
+        let _ = signals::ignore(signal);
+    }
+    let Ok((bell, asleep)) = places::bell(heap) else { process::exit_now(CANNOT_START) };
+    if signals::on_child_exit(bell).is_err() {
+        process::exit_now(CANNOT_START);
+    }
+    let mut nursery = Nursery {
+        heap,
+        me,
+        pid: process::pid(),
+        single,
+        children: HashMap::new(),
+        warden: None,
+        warden_since: 0,
+        warden_failures: 0,
+        heard,
+    };
+    nursery.relieve_warden();
+    // A predecessor may have died with requests in hand.
+    Service::Wanted.word(heap).store(u64::MAX, Ordering::SeqCst);
+    Service::NurseryReady.word(heap).store(u64::from(me.bits()), Ordering::Release);
+    Service::NurseryFailures.word(heap).store(0, Ordering::Release);
+    loop {
+        let seen = bell.load(Ordering::SeqCst);
+        if heap.has_ended() {
+            nursery.end();
+        }
+        nursery.serve();
+        nursery.reap();
+        nursery.keep_warden();
+        pool::tend(heap, &mut |spec| nursery.start(spec));
+        asleep.store(1, Ordering::SeqCst);
+        if bell.load(Ordering::SeqCst) == seen {
+            futex::wait(bell, seen, Deadline::never());
+        }
+        asleep.store(0, Ordering::SeqCst);
+    }
+}
+
+impl Nursery {
+    /// Forks all that is wanted.
+    fn serve(&mut self) {
+        let mut summary = Service::Wanted.word(self.heap).swap(0, Ordering::AcqRel);
+        while summary != 0 {
+            let bit = summary.trailing_zeros();
+            summary &= summary - 1;
+            for slot in bit * ENTRIES_A_BIT..(bit + 1) * ENTRIES_A_BIT {
+                let entry = participant::roster(slot, self.heap);
+                if entry.flags.load(Ordering::Acquire) & flag::WANTED == 0 {
+                    continue;
+                }
+                if let Some(claimed) = entry.identity(slot).filter(|_| entry.is_birth() && entry.pid() == 0) {
+                    if let Err(errno) = self.fork(claimed) {
+                        self.not_started(claimed, errno);
+                    }
+                }
+                entry.flags.fetch_and(!flag::WANTED, Ordering::AcqRel);
+            }
+        }
+    }
+
+    fn fork(&mut self, claimed: Identity) -> Result<(), Errno> {
+        if self.heap.has_ended() {
+            return Err(Errno::SRCH);
+        }
+        let midwife = places::slot_word(self.heap, claimed, places::MIDWIFE);
+        midwife.store(u64::from(self.me.bits()), Ordering::Relaxed);
+        match self.single.fork(self.heap, claimed, false)? {
+            Forked::Child => self.become_child(claimed),
+            Forked::Parent(pid) => {
+                reach(KillPoint::NurseryForked);
+                self.children.insert(pid, claimed);
+                Ok(())
+            }
+        }
+    }
+
+    fn become_child(&self, claimed: Identity) -> ! {
+        let _ = signals::default(SIGCHLD);
+        for &signal in &self.heard {
+            let _ = signals::default(signal);
+        }
+        if places::flags(self.heap, claimed).load(Ordering::Acquire) & flag::OUTLIVE == 0 {
+            let _ = process::die_with_parent();
+            if process::parent_pid() != self.pid {
+                process::exit_now(CANNOT_START);
+            }
+        }
+        match child::run(self.heap, claimed) {}
+    }
+
+    /// A process that could not be made has ended: whoever joins it is told why.
+    fn not_started(&self, claimed: Identity, errno: Errno) {
+        if let Ok(record) = ProcessRecord::of(self.heap, claimed) {
+            let _ = record.leave_words(&LastWords::NotStarted(format!("fork failed: {errno}")).encode());
+        }
+        participant::sweep(self.heap, claimed.slot(), Some(ExitStatus::Exited(CANNOT_START)));
+    }
+
+    /// For the pool: starts a process on somebody's behalf.
+    fn start(&mut self, spec: &LaunchSpec<'_>) -> Result<Identity, LaunchError> {
+        let (claimed, record) = prepare(self.heap, spec, flag::NURSED)?;
+        // A child would take the handle for its own.
+        drop(record);
+        match self.fork(claimed) {
+            Ok(()) => Ok(claimed),
+            Err(errno) => {
+                participant::abandon(self.heap, claimed);
+                Err(LaunchError::Os { call: "fork", errno })
+            }
+        }
+    }
+
+    /// Reaps and sweeps the dead.
+    fn reap(&mut self) {
+        let mut any = false;
+        while let Some((pid, status)) = process::reap_any() {
+            reach(KillPoint::NurseryReaped);
+            any = true;
+            if self.warden == Some(pid) {
+                self.warden = None;
+                let early = clock::now().saturating_sub(self.warden_since) < Duration::from_secs(1).as_nanos() as u64;
+                self.warden_failures = if early && status.is_normal() { self.warden_failures + 1 } else { 0 };
+            }
+            if let Some(who) = self.children.remove(&pid) {
+                if who.is_current(self.heap) {
+                    participant::sweep(self.heap, who.slot(), Some(status));
+                }
+            }
+        }
+        if any {
+            warden::kill_orphaned_daemons(self.heap);
+        }
+    }
+
+    /// Ends the warden of a former nursery, of whose death this one would not hear.
+    fn relieve_warden(&mut self) {
+        if let Some(old) = Service::Warden.identity(self.heap).filter(|old| old.is_current(self.heap)) {
+            let entry = participant::roster(old.slot(), self.heap);
+            if participant::is_alive(entry.pid(), entry.start_time()) {
+                if let Ok(fd) = PidFd::open(entry.pid()) {
+                    if fd.signal(SIGKILL).is_ok() {
+                        fd.wait_dead(Deadline::never());
+                    }
+                }
+            }
+            participant::sweep(self.heap, old.slot(), None);
+        }
+        self.keep_warden();
+    }
+
+    /// Forks a warden unless there is one.
+    fn keep_warden(&mut self) {
+        if self.warden.is_some() || self.warden_failures > 3 {
+            return;
+        }
+        let Ok(claimed) = participant::claim(self.heap, self.me) else { return };
+        places::flags(self.heap, claimed).store(flag::STARTED | flag::WARDEN, Ordering::Release);
+        Service::WardenBellInode.word(self.heap).store(0, Ordering::Release);
+        match self.single.fork(self.heap, claimed, false) {
+            Ok(Forked::Child) => {
+                start_hook::keep_no_descriptors(self.heap, self.single);
+                let _ = signals::default(SIGCHLD);
+                warden::run(self.heap, claimed)
+            }
+            Ok(Forked::Parent(pid)) => {
+                self.warden = Some(pid);
+                self.warden_since = clock::now();
+                self.children.insert(pid, claimed);
+            }
+            // The next event tries again.
+            Err(_) => participant::abandon(self.heap, claimed),
+        }
+    }
+
+    /// The root is gone: waits for the children, which the warden kills, so that they do not stay
+    /// zombies where nobody reaps orphans; the warden kills those who take too long, this process
+    /// too.
+    fn end(&mut self) -> ! {
+        while self.children.keys().any(|&pid| self.ends_with_the_root(pid)) {
+            let Some((pid, status)) = process::reap_any() else {
+                // No child left, or none dead: the bell tells of the next.
+                if let Ok((bell, _)) = places::bell(self.heap) {
+                    futex::wait(bell, bell.load(Ordering::SeqCst), Deadline::after(Duration::from_millis(10)));
+                }
+                continue;
+            };
+            if let Some(who) = self.children.remove(&pid) {
+                participant::sweep(self.heap, who.slot(), Some(status));
+            }
+        }
+        process::exit_now(0)
+    }
+
+    fn ends_with_the_root(&self, pid: Pid) -> bool {
+        let Some(who) = self.children.get(&pid) else { return false };
+        let flags = places::flags(self.heap, *who).load(Ordering::Acquire);
+        who.is_current(self.heap) && flags & (flag::OUTLIVE | flag::WARDEN) == 0
+    }
+}

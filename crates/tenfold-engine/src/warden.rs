@@ -1,0 +1,270 @@
+//! The warden: the process that notices the deaths that nobody else would.
+//!
+//! A small child of the nursery with no descriptors of the program's, in a session of its own. It
+//! sleeps in `poll` on the pidfds of the root, of the nursery, and of every participant that the
+//! nursery does not reap, and on a bell that is rung when there are new ones.
+//!
+//! When the root is gone it declares the family ended, so that nothing new starts, and kills what
+//! tenfold started, but for what is to outlive the root. Processes that user code forked by itself
+//! are left alone.
+//!
+//! *Killed here:* the nursery starts another, which begins by looking at everybody.
+
+use core::sync::atomic::Ordering;
+use core::time::Duration;
+use std::os::fd::BorrowedFd;
+
+use tenfold_shm::Heap;
+use tenfold_shm::heap::SLOTS;
+use tenfold_shm::participant::{self, Identity};
+use tenfold_sys::bell::{self, Bell};
+use tenfold_sys::clock::Deadline;
+use tenfold_sys::poll::wait_readable;
+use tenfold_sys::process::{self, PidFd};
+use tenfold_sys::{Errno, procfs};
+
+use crate::nursery;
+use crate::places::{self, Service, flag};
+use crate::start_hook::CANNOT_START;
+
+const SIGKILL: i32 = 9;
+/// How long whoever reaps a process may take to tell its status before it is swept without.
+const STATUS_GRACE: Duration = Duration::from_millis(60);
+/// How often to look around when a process cannot be watched, for lack of descriptors.
+const UNWATCHED: Duration = Duration::from_millis(500);
+/// How long the processes of a family that has ended may take to die.
+const LAST_MOMENTS: Duration = Duration::from_millis(300);
+
+/// Tells the warden that there is a process to watch. It looks around when it starts, so nothing is
+/// lost while there is none.
+pub(crate) fn notify(heap: Heap) {
+    let Some(warden) = Service::Warden.identity(heap) else { return };
+    let inode = Service::WardenBellInode.word(heap).load(Ordering::Acquire);
+    let number = Service::WardenBell.word(heap).load(Ordering::Acquire);
+    if let (true, Ok(number)) = (inode != 0, i32::try_from(number)) {
+        // A dead warden's successor looks around anyway.
+        let _ = bell::ring_remote(participant::roster(warden.slot(), heap).pid(), number, inode);
+    }
+}
+
+/// Kills the daemons whose maker is gone.
+pub(crate) fn kill_orphaned_daemons(heap: Heap) {
+    if Service::Daemons.word(heap).load(Ordering::Acquire) == 0 {
+        return;
+    }
+    for slot in 0..SLOTS {
+        let entry = participant::roster(slot, heap);
+        if entry.flags.load(Ordering::Acquire) & flag::DAEMON == 0 {
+            continue;
+        }
+        let Some(who) = entry.identity(slot) else { continue };
+        if entry.parent().is_some_and(|parent| !parent.is_current(heap)) {
+            kill(heap, who);
+        }
+    }
+}
+
+/// Kills a participant that is current; its pidfd, if it had a process.
+fn kill(heap: Heap, who: Identity) -> Option<PidFd> {
+    let pidfd = open(heap, who).ok().flatten()?;
+    let _ = pidfd.signal(SIGKILL);
+    Some(pidfd)
+}
+
+/// Opens the process of a participant: `None` if it has none (any more).
+fn open(heap: Heap, who: Identity) -> Result<Option<PidFd>, Errno> {
+    let entry = participant::roster(who.slot(), heap);
+    let (pid, start_time) = (entry.pid(), entry.start_time());
+    if pid == 0 {
+        return Ok(None);
+    }
+    match PidFd::open(pid) {
+        // The slot was not swept since its pid was read, so the process is either it or, where its
+        // parent has reaped it meanwhile, one with another start time.
+        Ok(fd) => {
+            let same = start_time == 0 || procfs::start_time(pid).map_or(true, |found| found == start_time);
+            Ok((same && who.is_current(heap)).then_some(fd))
+        }
+        Err(Errno::SRCH) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn is_alive(heap: Heap, who: Identity) -> bool {
+    let entry = participant::roster(who.slot(), heap);
+    who.is_current(heap) && participant::is_alive(entry.pid(), entry.start_time())
+}
+
+struct Watched {
+    who: Identity,
+    pidfd: PidFd,
+}
+
+struct Warden {
+    heap: Heap,
+    me: Identity,
+    watched: Vec<Watched>,
+    /// Dead, and waiting for their status.
+    lingering: Vec<Identity>,
+    /// Whether somebody could not be watched.
+    blind: bool,
+}
+
+/// What the warden does until it is killed or the family ends.
+pub(crate) fn run(heap: Heap, claimed: Identity) -> ! {
+    if !participant::me(heap).is_ok_and(|me| me == claimed) {
+        process::exit_now(CANNOT_START);
+    }
+    process::set_name("tenfold-warden");
+    // A process group that is killed as a whole leaves the warden to clean up.
+    let _ = process::new_session();
+    let Ok(bell) = Bell::new() else { process::exit_now(CANNOT_START) };
+    Service::Warden.word(heap).store(u64::from(claimed.bits()), Ordering::Release);
+    Service::WardenBell.word(heap).store(bell.write_number() as u64, Ordering::Release);
+    Service::WardenBellInode.word(heap).store(bell.inode(), Ordering::Release);
+    let mut warden = Warden { heap, me: claimed, watched: Vec::new(), lingering: Vec::new(), blind: false };
+    loop {
+        bell.drain();
+        warden.look_around();
+        warden.sleep(&bell);
+        if warden.root_is_gone() {
+            warden.end_family();
+        }
+        warden.sweep_dead();
+    }
+}
+
+impl Warden {
+    /// Watches all who are to be watched and are not yet.
+    fn look_around(&mut self) {
+        self.blind = false;
+        let nursery = Service::Nursery.identity(self.heap);
+        let nursery_lives = nursery.is_some_and(|nursery| nursery::lives(self.heap, nursery));
+        for slot in 0..SLOTS {
+            let entry = participant::roster(slot, self.heap);
+            let Some(who) = entry.identity(slot) else { continue };
+            if who == self.me || (!entry.is_live() && entry.pid() == 0) || self.is_watched(who) {
+                continue;
+            }
+            let midwife = places::slot_word(self.heap, who, places::MIDWIFE).load(Ordering::Acquire) as u32;
+            let nursed = entry.flags.load(Ordering::Acquire) & flag::NURSED != 0;
+            if nursed && nursery_lives && nursery.map(Identity::bits) == Some(midwife) {
+                continue;
+            }
+            self.watch(who);
+        }
+        if !nursery_lives {
+            self.bury_the_unborn();
+        }
+    }
+
+    /// A process that a dead nursery has forked, or not, without telling its pid will never come.
+    fn bury_the_unborn(&self) {}
+
+    fn is_watched(&self, who: Identity) -> bool {
+        self.watched.iter().any(|w| w.who == who) || self.lingering.contains(&who)
+    }
+
+    fn watch(&mut self, who: Identity) {
+        match open(self.heap, who) {
+            Ok(Some(pidfd)) => self.watched.push(Watched { who, pidfd }),
+            Ok(None) => self.lingering.push(who),
+            Err(_) => self.blind = true,
+        }
+    }
+
+    fn root_is_gone(&self) -> bool {
+        let Some(root) = Service::Root.identity(self.heap) else { return false };
+        let seen_alive = self.watched.iter().any(|w| w.who == root);
+        !seen_alive && !(self.blind && is_alive(self.heap, root))
+    }
+
+    fn sleep(&mut self, bell: &Bell) {
+        let mut fds: Vec<BorrowedFd<'_>> = vec![bell.read_fd()];
+        fds.extend(self.watched.iter().map(|w| w.pidfd.as_fd()));
+        let deadline = match (self.lingering.is_empty(), self.blind) {
+            (false, _) => Deadline::after(STATUS_GRACE),
+            (true, true) => Deadline::after(UNWATCHED),
+            (true, false) => Deadline::never(),
+        };
+        match wait_readable(&fds, deadline) {
+            Ok(mut ready) => {
+                ready.retain(|&index| index > 0);
+                for index in ready.into_iter().rev() {
+                    let dead = self.watched.swap_remove(index - 1);
+                    self.take_leave(&dead);
+                }
+            }
+            // More descriptors than this process may have: see by looking.
+            Err(_) => {
+                std::thread::sleep(UNWATCHED);
+                self.watched.retain(|w| !w.pidfd.is_dead());
+            }
+        }
+    }
+
+    /// Somebody that was watched is dead.
+    fn take_leave(&mut self, dead: &Watched) {
+        if !dead.who.is_current(self.heap) {
+            return;
+        }
+        let known = participant::roster(dead.who.slot(), self.heap).exit_status().or_else(|| dead.pidfd.exit_status());
+        if known.is_some() {
+            participant::sweep(self.heap, dead.who.slot(), known);
+        } else {
+            // Its parent may be about to reap it and tell.
+            self.lingering.push(dead.who);
+        }
+    }
+
+    /// Sweeps the dead whose status nobody told in time.
+    fn sweep_dead(&mut self) {
+        let heap = self.heap;
+        self.lingering.retain(|who| {
+            who.is_current(heap) && !participant::sweep_if_dead(heap, who.slot() + 1) && who.is_current(heap)
+        });
+        kill_orphaned_daemons(heap);
+    }
+
+    /// The root is gone: so is, in a moment, all that tenfold started.
+    fn end_family(&self) -> ! {
+        self.heap.declare_ended();
+        let deadline = Deadline::after(LAST_MOMENTS);
+        loop {
+            let dying = self.kill_all();
+            let _ = nursery::ring(self.heap);
+            for pidfd in &dying {
+                pidfd.wait_dead(deadline);
+            }
+            if dying.is_empty() || deadline.expired() {
+                break;
+            }
+        }
+        if let Some(nursery) = Service::Nursery.identity(self.heap) {
+            if let Ok(Some(pidfd)) = open(self.heap, nursery) {
+                if !pidfd.wait_dead(Deadline::after(LAST_MOMENTS)) {
+                    let _ = pidfd.signal(SIGKILL);
+                    pidfd.wait_dead(Deadline::after(LAST_MOMENTS));
+                }
+            }
+        }
+        // Those who go on may wait for locks of the dead.
+        participant::sweep_all(self.heap);
+        process::exit_now(0)
+    }
+
+    /// Kills all that are to end with the root, and tells whom.
+    fn kill_all(&self) -> Vec<PidFd> {
+        let mut dying = Vec::new();
+        for slot in 0..SLOTS {
+            let entry = participant::roster(slot, self.heap);
+            let flags = entry.flags.load(Ordering::Acquire);
+            if flags & flag::STARTED == 0 || flags & (flag::OUTLIVE | flag::NURSERY | flag::WARDEN) != 0 {
+                continue;
+            }
+            let Some(who) = entry.identity(slot) else { continue };
+            dying.extend(kill(self.heap, who).filter(|pidfd| !pidfd.is_dead()));
+        }
+        dying
+    }
+}
