@@ -96,20 +96,30 @@ kill_points! {
     BarrierArrived = "barrier.arrived",
     /// The last party has opened the barrier, nobody is woken yet.
     BarrierOpened = "barrier.opened",
-    /// A queue's slot is written, the tail not yet moved.
+    /// A segment of a container's spine is taken and named by the spine.
+    SpineSegmentTaken = "spine.segment-taken",
+    /// An item of a dying container is freed, others are still there.
+    SpineItemFreed = "spine.item-freed",
+    /// A queue's record is written, the tail not yet moved.
     QueueSlotWritten = "queue.slot-written",
     /// The tail has moved, nobody is woken yet.
     QueueCommitted = "queue.committed",
     /// A fresh segment is allocated but not linked.
     QueueSegmentTaken = "queue.segment-taken",
+    /// A fresh segment is linked, no message is in it yet.
+    QueueSegmentLinked = "queue.segment-linked",
     /// A consumer has unlinked a segment but not freed it.
     QueueSegmentLeft = "queue.segment-left",
     /// A message has left the queue and is named by the consumer only.
     QueueTaken = "queue.taken",
-    /// A segment of a container's spine is taken and named by the spine.
-    SpineSegmentTaken = "spine.segment-taken",
-    /// An item of a dying container is freed, others are still there.
-    SpineItemFreed = "spine.item-freed",
+    /// A waiter is enlisted and about to sleep.
+    QueueEnlisted = "queue.enlisted",
+    /// A task is counted as done, who waits for the last one is not yet woken.
+    QueueTaskDone = "queue.task-done",
+    /// A queue is closed, nobody is woken yet.
+    QueueClosed = "queue.closed",
+    /// A dying queue's messages are freed, its segments are not.
+    QueueEmptied = "queue.emptied",
     /// A dict's new entry is written but not in the index.
     DictEntryBuilt = "dict.entry-built",
     /// An entry is replaced, the old one not yet freed.

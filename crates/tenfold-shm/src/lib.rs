@@ -44,6 +44,7 @@ pub mod message;
 pub mod object;
 pub mod participant;
 pub mod process_record;
+pub mod queue;
 mod spine;
 pub mod sync;
 

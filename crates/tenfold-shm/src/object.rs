@@ -21,7 +21,7 @@ use crate::heap::{At, BlockId, Heap, STRIPES, Shared, Word};
 use crate::internal_lock::{Guard, Store};
 use crate::kill_point::{KillPoint, reach};
 use crate::participant::{Death, HeldCell, LedgerEntry, Seat, seat};
-use crate::{board, data, dict, list, message, process_record, spine, sync};
+use crate::{board, data, dict, list, message, process_record, queue, spine, sync};
 
 macro_rules! kinds {
     ($($(#[doc = $doc:literal])* $name:ident = $value:literal, $text:literal;)*) => {
@@ -412,6 +412,7 @@ fn dismantle(heap: Heap, seat: Seat, kind: ObjectKind, block: Block) -> Result<(
         ObjectKind::Dict => dict::dismantle(heap, seat, block),
         ObjectKind::List => list::dismantle(heap, seat, block),
         ObjectKind::Spine => spine::dismantle(heap, seat, block),
+        ObjectKind::Queue => queue::dismantle(heap, seat, block),
         _ => Ok(()),
     }
 }
@@ -423,6 +424,7 @@ pub(crate) fn owner_died(heap: Heap, seat: Seat, death: &Death, entry: At<Ledger
     match ObjectKind::from_bits(block.kind) {
         Some(ObjectKind::Board) => board::owner_died(heap, death, block),
         Some(ObjectKind::Data) => data::owner_died(heap, death, block),
+        Some(ObjectKind::Queue) => queue::owner_died(heap, seat, death, block),
         Some(kind) => sync::owner_died(heap, seat, death, kind, block, entry),
         None => Ok(()),
     }

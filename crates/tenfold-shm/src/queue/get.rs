@@ -1,0 +1,228 @@
+//! The consumers' side.
+
+use core::sync::atomic::Ordering;
+
+use tenfold_sys::clock::Deadline;
+
+use super::position::Position;
+use super::segment::{self, BLOCK_WORDS, Found};
+use super::waiters::Wake;
+use super::{End, Queue, QueueError};
+use crate::error::{HeapError, Result};
+use crate::heap::{At, BlockId, Heap};
+use crate::internal_lock::{Guard, Store};
+use crate::kill_point::{KillPoint, reach};
+use crate::message::Payload;
+use crate::object;
+use crate::participant::{HeldCell, Seat, seat};
+
+/// Messages that one [`Queue::get_many`] takes at most before it lets others at the lock.
+const RUN: usize = 256;
+/// The transit cell for a segment that has been left.
+const SEGMENT: usize = 4;
+
+/// What stands at the head of the queue.
+enum Next {
+    Message(Payload),
+    Nothing,
+    /// A message in a block, for which the consumer has no ledger entry yet.
+    Block,
+    /// A segment was left: it is to be freed before the next one can be.
+    Left,
+}
+
+impl Queue {
+    /// Takes the first message. Blocks while the queue is empty and not closed.
+    ///
+    /// # Errors
+    /// [`QueueError::TimedOut`] if there was no message before the deadline; [`QueueError::Closed`]
+    /// if the queue is closed and drained; if the heap is corrupt.
+    #[inline]
+    pub fn get(&self, deadline: Deadline) -> core::result::Result<Payload, QueueError> {
+        self.get_one(Some(deadline))
+    }
+
+    /// Takes the first message if there is one now.
+    ///
+    /// # Errors
+    /// [`QueueError::Empty`]; [`QueueError::Closed`] if the queue is closed and drained; if the heap
+    /// is corrupt.
+    #[inline]
+    pub fn try_get(&self) -> core::result::Result<Payload, QueueError> {
+        self.get_one(None)
+    }
+
+    #[inline]
+    fn get_one(&self, deadline: Option<Deadline>) -> core::result::Result<Payload, QueueError> {
+        let heap = self.heap();
+        let seat = seat(heap)?;
+        loop {
+            if let Some(payload) = self.take_first(heap, seat)? {
+                return Ok(payload);
+            }
+            self.wait_for_message(seat, deadline)?;
+        }
+    }
+
+    /// Takes up to `max` messages, in order, with few lock operations: as many as there are, but
+    /// blocks until there is one.
+    ///
+    /// # Errors
+    /// As [`Queue::get`]. An error behind the first message waits for the next call.
+    pub fn get_many(&self, max: usize, deadline: Deadline) -> core::result::Result<Vec<Payload>, QueueError> {
+        let heap = self.heap();
+        let seat = seat(heap)?;
+        let mut payloads = Vec::new();
+        while payloads.len() < max {
+            match self.take_run(heap, seat, max, &mut payloads) {
+                Ok(true) => {}
+                Ok(false) if payloads.is_empty() => self.wait_for_message(seat, Some(deadline))?,
+                Ok(false) => break,
+                Err(error) if payloads.is_empty() => return Err(error.into()),
+                Err(_) => break,
+            }
+        }
+        Ok(payloads)
+    }
+
+    #[inline(always)]
+    fn take_first(&self, heap: Heap, seat: Seat) -> Result<Option<Payload>> {
+        let mut entry = if self.expects_block.load(Ordering::Relaxed) { Some(HeldCell::take(heap)?) } else { None };
+        loop {
+            let mut consumer = Consumer::new(self, heap, seat)?;
+            let next = consumer.take(&mut entry);
+            consumer.finish();
+            match next? {
+                Next::Message(payload) => {
+                    if entry.is_some() {
+                        self.expects_block.store(false, Ordering::Relaxed);
+                    }
+                    return Ok(Some(payload));
+                }
+                Next::Nothing => return Ok(None),
+                Next::Block => {
+                    entry = Some(HeldCell::take(heap)?);
+                    self.expects_block.store(true, Ordering::Relaxed);
+                }
+                Next::Left => object::release(heap, seat, seat.transit(SEGMENT))?,
+            }
+        }
+    }
+
+    /// Takes messages under one lock. Returns whether there may be more.
+    fn take_run(&self, heap: Heap, seat: Seat, max: usize, payloads: &mut Vec<Payload>) -> Result<bool> {
+        let wanted = (max - payloads.len()).min(RUN).min(self.len().max(1) as usize);
+        // Nothing is allocated under the lock.
+        payloads.reserve(wanted);
+        let mut entry = if self.expects_block.load(Ordering::Relaxed) { Some(HeldCell::take(heap)?) } else { None };
+        let mut consumer = Consumer::new(self, heap, seat)?;
+        let mut taken = 0;
+        let last = loop {
+            if taken == wanted {
+                break Ok(true);
+            }
+            match consumer.take(&mut entry) {
+                Ok(Next::Message(payload)) => {
+                    payloads.push(payload);
+                    taken += 1;
+                }
+                Ok(Next::Nothing) => break Ok(false),
+                Ok(Next::Block) => {
+                    self.expects_block.store(true, Ordering::Relaxed);
+                    break Ok(true);
+                }
+                Ok(Next::Left) => break Ok(true),
+                Err(error) => break Err(error),
+            }
+        };
+        consumer.finish();
+        object::release(heap, seat, seat.transit(SEGMENT))?;
+        last
+    }
+}
+
+/// Who holds the head lock.
+struct Consumer<'q> {
+    queue: &'q Queue,
+    heap: Heap,
+    head: At<End>,
+    guard: Guard,
+    wake: Wake,
+}
+
+impl<'q> Consumer<'q> {
+    #[inline(always)]
+    fn new(queue: &'q Queue, heap: Heap, seat: Seat) -> Result<Consumer<'q>> {
+        let head = queue.shape.field(|s| &s.head);
+        let guard = head.field(|h| &h.lock).lock_from(heap, seat)?;
+        Ok(Consumer { queue, heap, head, guard, wake: Wake::NOBODY })
+    }
+
+    /// Lets go of the lock and wakes who waits for room.
+    #[inline(always)]
+    fn finish(self) {
+        let Consumer { head, guard, wake, .. } = self;
+        drop(guard);
+        head.waiters.send(wake);
+    }
+
+    /// Takes the first message, with `entry` for its block.
+    #[inline(always)]
+    fn take(&mut self, entry: &mut Option<HeldCell>) -> Result<Next> {
+        let now = self.head.now();
+        if now.count() == self.head.other_as_seen().count() {
+            let tail = self.queue.shape.tail.now();
+            if now.count() == tail.count() {
+                return Ok(Next::Nothing);
+            }
+            self.head.seen.store(tail.bits(), Ordering::Relaxed);
+        }
+        let at = self.head.at.load(Ordering::Relaxed);
+        let record = segment::record(self.heap, at, now)?;
+        match record.found(now)? {
+            Found::Inline(len) => {
+                let bytes = record.read_inline(len);
+                let after = now.after(segment::inline_words(len));
+                self.head.position.store(after.bits(), Ordering::Release);
+                self.taken();
+                Ok(Next::Message(Payload::inline(self.heap, &bytes[..len])))
+            }
+            Found::Block => {
+                let Some(cell) = entry.take() else { return Ok(Next::Block) };
+                let id = record.block_cell().load(Ordering::Relaxed);
+                self.guard.commit([
+                    Store::new(self.head.field(|h| &h.position), now.after(BLOCK_WORDS).bits()),
+                    Store::new(cell.word(), id),
+                ]);
+                self.taken();
+                Payload::held(self.heap, cell).map(Next::Message)
+            }
+            Found::End => self.leave(at, now).map(|()| Next::Left),
+        }
+    }
+
+    #[inline(always)]
+    fn taken(&mut self) {
+        reach(KillPoint::QueueTaken);
+        if self.queue.is_bounded() {
+            self.wake.0 = self.wake.0.saturating_add(self.head.waiters.notify(1).0);
+        }
+    }
+
+    /// Goes on to the next segment; the one at `at` is then in the transit cell.
+    #[cold]
+    fn leave(&mut self, at: u64, now: Position) -> Result<()> {
+        let next = BlockId::from_bits(segment::next(self.heap, at)?.load(Ordering::Acquire));
+        let next = next.ok_or(HeapError::corrupt("chain of a queue", at))?;
+        let block = self.heap.block(next)?;
+        let first = self.queue.shape.field(|s| &s.first);
+        self.guard.commit([
+            Store::new(first, next.bits()),
+            Store::new(self.head.field(|h| &h.at), block.offset()),
+            Store::new(self.head.field(|h| &h.position), now.in_next_segment().bits()),
+            Store::new(self.guard.seat().transit(SEGMENT), first.load(Ordering::Relaxed)),
+        ]);
+        reach(KillPoint::QueueSegmentLeft);
+        Ok(())
+    }
+}
