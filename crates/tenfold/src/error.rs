@@ -1,6 +1,8 @@
 //! The one error type of the public interface.
 
 use tenfold_engine::HeapError;
+use tenfold_engine::launch::LaunchError;
+use tenfold_engine::process::ProcessError;
 
 /// The result of most operations.
 pub type Result<T> = core::result::Result<T, Error>;
@@ -41,6 +43,12 @@ pub enum Error {
         /// Which kind of lock.
         what: &'static str,
     },
+    /// A process cannot be started.
+    #[error(transparent)]
+    Launch(LaunchError),
+    /// A process has not ended well.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
     /// An argument makes no sense.
     #[error("{0}")]
     InvalidArgument(String),

@@ -2,7 +2,16 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod function;
 mod payload;
+mod process;
 
 pub use error::{Error, Result};
+pub use function::Outcome;
 pub use payload::Message;
+pub use process::{
+    CurrentProcess, Process, ProcessBuilder, StartMethod, active_children, current_process, init, parent_pid,
+    parent_process, pid, set_start_method,
+};
+pub use tenfold_engine::launch::LaunchError;
+pub use tenfold_engine::process::ProcessError;
