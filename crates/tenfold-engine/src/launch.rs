@@ -78,6 +78,8 @@ pub struct LaunchSpec<'a> {
     pub method: Method,
     /// On whose behalf it is started; `None` is the caller's.
     pub parent: Option<Identity>,
+    /// The id of the board whose worker it is; 0 for none.
+    pub board: u64,
 }
 
 /// Why a process cannot be started.
@@ -252,6 +254,10 @@ pub(crate) fn prepare(heap: Heap, spec: &LaunchSpec<'_>, flags: u32) -> Result<(
     let parent_pid = participant::roster(parent.slot(), heap).pid();
     places::slot_word(heap, claimed, places::PARENT_PID).store(u64::from(parent_pid), Ordering::Relaxed);
     places::slot_word(heap, claimed, places::ENTRY).store(spec.entry, Ordering::Relaxed);
+    if spec.board != 0 {
+        places::slot_word(heap, claimed, tenfold_shm::board::BOARD_WORD).store(spec.board, Ordering::Release);
+        places::Service::Pools.word(heap).fetch_add(1, Ordering::AcqRel);
+    }
     let chosen = |set: bool, flag: u32| if set { flag } else { 0 };
     let flags = flags | flag::STARTED | chosen(spec.daemon, flag::DAEMON) | chosen(spec.outlive, flag::OUTLIVE);
     places::flags(heap, claimed).store(flags, Ordering::Release);

@@ -18,7 +18,7 @@ pub mod function;
 pub mod launch;
 mod nursery;
 mod places;
-mod pool;
+pub mod pool;
 pub mod process;
 mod start_hook;
 mod warden;

@@ -227,7 +227,7 @@ pub(crate) fn run(heap: Heap, me: Identity) -> ! {
         nursery.serve();
         nursery.reap();
         nursery.keep_warden();
-        pool::tend(heap, &mut |spec| nursery.start(spec));
+        pool::tend::tend(heap, &mut |spec| nursery.start(spec));
         asleep.store(1, Ordering::SeqCst);
         if bell.load(Ordering::SeqCst) == seen {
             futex::wait(bell, seen, Deadline::never());

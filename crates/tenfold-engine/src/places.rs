@@ -60,6 +60,8 @@ pub(crate) enum Service {
     WardenBellInode = 7,
     /// Not zero once a process other than the root has started a daemon.
     Daemons = 8,
+    /// Moves when a pool's worker is launched; not zero while there may be pools.
+    Pools = 11,
     /// Identity of the root.
     Root = 9,
     /// The default start method.

@@ -2,7 +2,10 @@
 
 use tenfold_engine::HeapError;
 use tenfold_engine::launch::LaunchError;
+use tenfold_engine::pool::PoolError;
 use tenfold_engine::process::ProcessError;
+
+use crate::pool::TaskError;
 
 /// The result of most operations.
 pub type Result<T> = core::result::Result<T, Error>;
@@ -49,6 +52,12 @@ pub enum Error {
     /// A process has not ended well.
     #[error(transparent)]
     Process(#[from] ProcessError),
+    /// A task of a pool has no result.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    /// A pool cannot do what was asked.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
     /// An argument makes no sense.
     #[error("{0}")]
     InvalidArgument(String),

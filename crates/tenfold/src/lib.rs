@@ -4,14 +4,17 @@
 mod error;
 mod function;
 mod payload;
+mod pool;
 mod process;
 
 pub use error::{Error, Result};
 pub use function::Outcome;
 pub use payload::Message;
+pub use pool::{AsyncResult, Calls, Imap, ImapUnordered, Pool, PoolBuilder, ResultFuture, Task, TaskError};
 pub use process::{
     CurrentProcess, Process, ProcessBuilder, StartMethod, active_children, current_process, init, parent_pid,
     parent_process, pid, set_start_method,
 };
 pub use tenfold_engine::launch::LaunchError;
+pub use tenfold_engine::pool::PoolError;
 pub use tenfold_engine::process::ProcessError;

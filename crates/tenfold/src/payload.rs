@@ -186,6 +186,26 @@ macro_rules! raw_types {
 
 raw_types!(u8, i8, u16, i16, u32, i32, u64, i64, u128, i128, usize, isize, f32, f64);
 
+/// The value of a type with a [`raw_size`], from just as many bytes.
+#[inline(always)]
+pub(crate) fn read_raw<T: 'static>(bytes: &[u8]) -> T {
+    match from_raw(bytes) {
+        Some(Ok(value)) => value,
+        // Callers have asked `raw_size` and cut the bytes to it.
+        _ => unreachable!("{} is not copied as it lies in memory", type_name::<T>()),
+    }
+}
+
+/// A value whose [`raw_size`] is at most 8, as a word.
+#[inline(always)]
+pub(crate) fn to_word<T: 'static>(value: &T) -> u64 {
+    let mut word = [0; 8];
+    if let Some(bytes) = as_raw(value).filter(|b| b.len() <= 8) {
+        word[..bytes.len()].copy_from_slice(bytes);
+    }
+    u64::from_le_bytes(word)
+}
+
 #[cold]
 fn wrong_length<T>(bytes: usize) -> Error {
     Error::Decode { type_name: type_name::<T>(), reason: format!("{bytes} bytes are no such value") }

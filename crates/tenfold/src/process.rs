@@ -311,7 +311,7 @@ impl ProcessBuilder {
 
     fn spec<'a>(&self, heap: Heap, name: &'a str, entry: u64, args: Outgoing<'a>) -> LaunchSpec<'a> {
         let method = self.method.map_or_else(|| Method::of_family(heap), StartMethod::engine);
-        LaunchSpec { entry, args, name, daemon: self.daemon, outlive: self.outlive, method, parent: None }
+        LaunchSpec { entry, args, name, daemon: self.daemon, outlive: self.outlive, method, parent: None, board: 0 }
     }
 
     /// What is to outlive this program must be there before the program may end.

@@ -105,6 +105,8 @@ unsafe impl Shared for Shape {}
 pub struct Glance {
     /// How the pool is doing.
     pub state: BoardState,
+    /// The process that made the pool.
+    pub owner: Option<Identity>,
     /// How many workers it is to have.
     pub wanted: u32,
     /// How many have become ready, ever.
@@ -183,6 +185,7 @@ impl Board {
         let shape = block.view::<Shape>(heap, 0).ok()?;
         let glance = Glance {
             state: state(&shape),
+            owner: Identity::from_bits(shape.owner.load(Ordering::Acquire)),
             wanted: shape.wanted.load(Ordering::Acquire),
             ready: shape.ready.load(Ordering::Acquire),
             has_work: shape.first.load(Ordering::Acquire) != 0,

@@ -1,0 +1,224 @@
+//! Keeping a pool's workers up: what the nursery does for pools between two events.
+//!
+//! The caller has one worker launched; the nursery sees it in the roster, learns from it of the
+//! board, and forks the others, and later one for each that ends. It keeps ids of boards, not
+//! handles: what it forks would take a handle for its own.
+//!
+//! *Killed here:* the next nursery learns of a board from its living workers, or from the worker
+//! that the pool's owner has launched when it finds none alive.
+
+use core::cell::RefCell;
+use core::sync::atomic::Ordering;
+
+use tenfold_shm::board::{BOARD_WORD, Board, BoardState, Glance};
+use tenfold_shm::heap::{BlockId, SLOTS};
+use tenfold_shm::message::{Outgoing, Payload};
+use tenfold_shm::participant::{self, Identity};
+use tenfold_shm::{Handle, Heap};
+use tenfold_sys::executable::{Function, Trampoline};
+
+use super::failure::{Failure, FailureKind};
+use super::{PoolPlan, worker};
+use crate::function::{self, Call, FINGERPRINT, Outcome};
+use crate::launch::{self, LaunchError, LaunchSpec, Method};
+use crate::places::{self, Service};
+
+/// Workers in a row that may die before any of them is ready.
+const FAILURES_MAX: u32 = 3;
+
+/// Forks a process in the nursery.
+pub(crate) type Fork<'a> = dyn FnMut(&LaunchSpec<'_>) -> Result<Identity, LaunchError> + 'a;
+
+/// A board that the nursery looks after.
+#[derive(Debug)]
+struct Watch {
+    board: BlockId,
+    /// Workers when it last looked.
+    alive: u32,
+    /// Workers that had become ready, ever, when it last looked.
+    ready: u32,
+    /// Workers that died since one last became ready.
+    failures: u32,
+}
+
+thread_local! {
+    static WATCHES: RefCell<Vec<Watch>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Called by the nursery after each event.
+pub(crate) fn tend(heap: Heap, fork: &mut Fork<'_>) {
+    let launched = Service::Pools.word(heap).load(Ordering::Acquire);
+    let mut watches = WATCHES.take();
+    if launched == 0 && watches.is_empty() {
+        return;
+    }
+    let alive = count_workers(heap);
+    for (board, _) in &alive {
+        if !watches.iter().any(|w| w.board == *board) {
+            watches.push(Watch { board: *board, alive: 0, ready: 0, failures: 0 });
+        }
+    }
+    watches.retain_mut(|watch| {
+        let alive = alive.iter().find(|(board, _)| *board == watch.board).map_or(0, |(_, count)| *count);
+        look_after(heap, watch, alive, fork)
+    });
+    if watches.is_empty() {
+        let _ = Service::Pools.word(heap).compare_exchange(launched, 0, Ordering::AcqRel, Ordering::Acquire);
+    }
+    WATCHES.set(watches);
+}
+
+/// Starts what is missing. Returns whether the board wants looking after any longer.
+fn look_after(heap: Heap, watch: &mut Watch, mut alive: u32, fork: &mut Fork<'_>) -> bool {
+    let Some(glance) = Board::glance(heap, watch.board) else { return false };
+    let Glance { state, wanted, ready, has_work, .. } = glance;
+    if state != BoardState::Open && !(state == BoardState::Closed && has_work) {
+        watch.alive = alive;
+        return alive > 0;
+    }
+    if ready != watch.ready {
+        watch.ready = ready;
+        watch.failures = 0;
+    } else {
+        watch.failures += watch.alive.saturating_sub(alive);
+    }
+    if watch.failures >= FAILURES_MAX {
+        let text = format!(
+            "{} of them died before they were ready for work; look at the initializer, and at standard error",
+            watch.failures
+        );
+        declare_broken(heap, watch.board, &Failure::new(FailureKind::Panicked, text));
+        watch.alive = alive;
+        return alive > 0;
+    }
+    while alive < wanted {
+        // Without room for a process now, the next event tries again.
+        if fork(&spec(watch.board, &[&watch.board.bits().to_le_bytes()], glance.owner)).is_err() {
+            break;
+        }
+        alive += 1;
+    }
+    watch.alive = alive;
+    true
+}
+
+fn declare_broken(heap: Heap, board: BlockId, failure: &Failure) {
+    if let Ok(board) = Handle::from_id(heap, board).and_then(Board::from_handle) {
+        // Without room for the reason, callers learn no more than that their worker died.
+        let _ = board.declare_broken(&failure.to_bytes());
+    }
+}
+
+/// Each board that has workers, starting or alive, and how many.
+fn count_workers(heap: Heap) -> Vec<(BlockId, u32)> {
+    let mut found: Vec<(BlockId, u32)> = Vec::new();
+    for (_, board) in all_workers(heap) {
+        match found.iter_mut().find(|(known, _)| *known == board) {
+            Some((_, count)) => *count += 1,
+            None => found.push((board, 1)),
+        }
+    }
+    found
+}
+
+fn all_workers(heap: Heap) -> impl Iterator<Item = (Identity, BlockId)> {
+    (0..SLOTS).filter_map(move |slot| {
+        let entry = participant::roster(slot, heap);
+        if !entry.is_live() && !entry.is_birth() {
+            return None;
+        }
+        let who = entry.identity(slot)?;
+        let board = BlockId::from_bits(places::slot_word(heap, who, BOARD_WORD).load(Ordering::Acquire))?;
+        Some((who, board))
+    })
+}
+
+/// The workers of a board that are starting or alive, or dead and not swept.
+pub(super) fn workers(heap: Heap, board: BlockId) -> Vec<Identity> {
+    all_workers(heap).filter(|(_, id)| *id == board).map(|(who, _)| who).collect()
+}
+
+fn spec<'a>(board: BlockId, parts: &'a [&'a [u8]], owner: Option<Identity>) -> LaunchSpec<'a> {
+    LaunchSpec {
+        entry: entry().unwrap_or_default(),
+        args: Outgoing { parts, handles: &[] },
+        name: "tenfold-worker",
+        daemon: true,
+        outlive: false,
+        method: Method::Forkserver,
+        parent: owner,
+        board: board.bits(),
+    }
+}
+
+/// Has one worker of the board started.
+pub(super) fn launch_worker(heap: Heap, board: &Board) -> Result<(), LaunchError> {
+    if entry().is_none() {
+        return Err(LaunchError::NotExported);
+    }
+    let id = board.handle().id();
+    launch::launch(heap, &spec(id, &[&id.bits().to_le_bytes()], board.owner())).map(drop)
+}
+
+/// What a worker needs to know, for [`Board::set_recipe`].
+pub(super) fn recipe(plan: &PoolPlan) -> Vec<u8> {
+    let mut bytes = plan.max_tasks.to_le_bytes().to_vec();
+    bytes.extend_from_slice(&plan.initializer.to_le_bytes());
+    bytes.extend_from_slice(&plan.argument);
+    bytes
+}
+
+struct Main;
+
+impl<F: Fn(&mut Call) -> Result<(), String> + Copy + Send + Sync + 'static> Trampoline<F> for Main {
+    type Context = Call;
+    type Output = Result<(), String>;
+    const FINGERPRINT: u64 = FINGERPRINT;
+    fn call(function: F, call: &mut Call) -> Result<(), String> {
+        function(call)
+    }
+}
+
+/// Where the entry of a worker's main function is.
+fn entry() -> Option<u64> {
+    Function::of(worker_main).entry::<Main>().offset()
+}
+
+fn worker_main(call: &mut Call) -> Result<(), String> {
+    let text = |error: &dyn core::fmt::Display| error.to_string();
+    let heap = Heap::get().map_err(|e| text(&e))?;
+    let bytes = call.input.to_vec().map_err(|e| text(&e))?;
+    let id = bytes.try_into().ok().map(u64::from_le_bytes).and_then(BlockId::from_bits);
+    // The pool is gone already: nothing to do.
+    let Some(Ok(board)) = id.map(|id| Handle::from_id(heap, id).and_then(Board::from_handle)) else { return Ok(()) };
+    let (recipe, handles) = board.recipe().map_err(|e| text(&e))?;
+    let number = |at: usize| recipe.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
+    let (max_tasks, initializer) = (number(0), number(8));
+    if initializer != 0 {
+        let argument = recipe.get(16..).unwrap_or_default().to_vec();
+        let input = Payload::owned(heap, argument, handles);
+        if let Err(failure) = initialize(initializer, input) {
+            return board.declare_broken(&failure.to_bytes()).map_err(|e| text(&e));
+        }
+    }
+    drop(recipe);
+    worker::work(&board, max_tasks).map_err(|e| text(&e))
+}
+
+fn initialize(entry: u64, input: Payload) -> Result<(), Failure> {
+    let Some(entry) = function::entry_at(entry) else {
+        return Err(Failure::new(FailureKind::UnknownFunction, "the executable has no such initializer"));
+    };
+    let mut call = Call { input, output: Vec::new(), output_handles: Vec::new() };
+    match function::call(entry, &mut call) {
+        Outcome::Returned => Ok(()),
+        Outcome::Failed(text) => {
+            Err(Failure::new(FailureKind::Result, format!("the initializer returned an error: {text}")))
+        }
+        Outcome::Panicked(panic) => Err(Failure {
+            kind: FailureKind::Panicked,
+            text: format!("the initializer panicked: {}", panic.message),
+            backtrace: panic.backtrace,
+        }),
+    }
+}

@@ -1,0 +1,185 @@
+//! Turning inputs into batches, and batches into results.
+
+use core::marker::PhantomData;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tenfold_engine::pool::board::{Batch, BatchPlan, Outcome};
+use tenfold_engine::sys::clock::Deadline;
+
+use super::Shared;
+use super::task::{Task, TaskError, entry_of, short};
+use crate::error::{Error, Result};
+use crate::payload::{self, Message};
+
+/// Batches of a long map that are on their way at a time.
+const WINDOW: usize = 6;
+/// Items of a map's first batches: small, so that the workers begin early.
+const FIRST_BATCH: usize = 2048;
+
+/// What a caller can ask for beyond the function and its inputs.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Options {
+    pub(super) timeout: Option<Duration>,
+    pub(super) retries: u8,
+    pub(super) chunk_size: Option<usize>,
+    pub(super) buffer: Option<usize>,
+}
+
+/// Inputs of one call on their way to the workers.
+pub(super) struct Job<A, R> {
+    shared: Arc<Shared>,
+    plan: BatchPlan,
+    chunk_size: Option<usize>,
+    _types: PhantomData<fn(A) -> R>,
+}
+
+impl<A: Message, R: Message> Job<A, R> {
+    pub(super) fn new<F: Task<A, R>>(shared: &Arc<Shared>, options: Options, function: F) -> Result<Job<A, R>> {
+        let mut plan = BatchPlan::default();
+        plan.function = entry_of(function)?;
+        plan.timeout = options.timeout.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX).max(1));
+        plan.retries = options.retries;
+        plan.bell = shared.engine.board().next_bell() as u32;
+        plan.stride = short::<A>().unwrap_or(0) as u32;
+        Ok(Job { shared: Arc::clone(shared), plan, chunk_size: options.chunk_size, _types: PhantomData })
+    }
+
+    /// Single items of the call can be cancelled.
+    pub(super) fn cancellable(mut self) -> Self {
+        self.plan.cancellable = true;
+        self
+    }
+
+    /// Results are wanted one by one.
+    pub(super) fn tell_each(mut self) -> Self {
+        self.plan.tell_each = true;
+        self.plan.chunk_len = self.chunk_size.map_or(1, |n| n as u32);
+        self
+    }
+
+    pub(super) fn bell(&self) -> usize {
+        self.plan.bell as usize
+    }
+
+    pub(super) fn planned(&self) -> usize {
+        self.plan.items()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.plan.is_full()
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, item: &A) -> Result<()> {
+        if self.plan.stride > 0 {
+            payload::encoded(item, |bytes, _| self.plan.push_raw(bytes))
+        } else {
+            payload::encoded(item, |bytes, handles| self.plan.push(bytes, handles))
+        }
+    }
+
+    /// Hands the items so far to the workers; nothing if there are none.
+    pub(super) fn submit(&mut self) -> Result<Option<Batch>> {
+        let items = self.plan.items();
+        if items == 0 {
+            return Ok(None);
+        }
+        if !self.plan.tell_each {
+            self.plan.chunk_len = self.chunk_len(items);
+        }
+        let batch = self.shared.engine.submit(&self.plan)?;
+        self.plan.base += items as u64;
+        self.plan.clear();
+        Ok(Some(batch))
+    }
+
+    /// Items that a worker takes at a time. Taking one costs some tens of nanoseconds, so for as
+    /// long as there are not very many, one at a time is right and balances best.
+    fn chunk_len(&self, items: usize) -> u32 {
+        let chosen = self.chunk_size.unwrap_or_else(|| (self.plan.base >> 12).clamp(1, 256) as usize);
+        chosen.max(items.div_ceil(1 << 14)) as u32
+    }
+}
+
+/// Runs a map to its end.
+pub(super) fn map<F, A, R, I>(shared: &Arc<Shared>, options: Options, function: F, items: I) -> Result<Vec<R>>
+where
+    F: Task<A, R>,
+    A: Message,
+    R: Message,
+    I: IntoIterator<Item = A>,
+{
+    let mut job = Job::<A, R>::new(shared, options, function)?;
+    let items = items.into_iter();
+    let mut results = Collected::with_capacity(items.size_hint().0);
+    let mut under_way = VecDeque::new();
+    let mut batch_len = FIRST_BATCH;
+    for item in items {
+        job.push(&item)?;
+        if job.is_full() || job.planned() >= batch_len {
+            batch_len = batch_len.saturating_mul(2);
+            under_way.extend(job.submit()?);
+            if under_way.len() >= WINDOW {
+                if let Some(batch) = under_way.pop_front() {
+                    results.collect(shared, &batch, Deadline::never())?;
+                }
+            }
+        }
+    }
+    under_way.extend(job.submit()?);
+    for batch in under_way {
+        results.collect(shared, &batch, Deadline::never())?;
+    }
+    results.into_result()
+}
+
+/// Results in the order of the inputs; the first failure, if there is one.
+pub(super) struct Collected<R> {
+    results: Vec<R>,
+    failure: Option<Error>,
+}
+
+impl<R: Message> Collected<R> {
+    pub(super) fn with_capacity(items: usize) -> Collected<R> {
+        Collected { results: Vec::with_capacity(items.min(1 << 32)), failure: None }
+    }
+
+    /// Waits for a batch and takes its results.
+    pub(super) fn collect(&mut self, shared: &Shared, batch: &Batch, deadline: Deadline) -> Result<()> {
+        shared.engine.wait(batch.bell(), deadline, || batch.is_finished())?;
+        let mut from = 0;
+        if short::<R>().is_some() && self.failure.is_none() {
+            from = batch.take_short(|bytes| self.results.push(payload::read_raw(bytes)))?;
+        }
+        for item in from..batch.items() {
+            match take(batch, item) {
+                Ok(Some(result)) => self.results.push(result),
+                Ok(None) => {}
+                Err(error) => {
+                    self.failure.get_or_insert(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn into_result(self) -> Result<Vec<R>> {
+        self.failure.map_or(Ok(self.results), Err)
+    }
+}
+
+/// Takes an item's result; `None` while it has none.
+pub(super) fn take<R: Message>(batch: &Batch, item: usize) -> Result<Option<R>> {
+    let index = batch.base() + item as u64;
+    let Some(outcome) = batch.take(item)? else { return Ok(None) };
+    match outcome {
+        Outcome::Short(bytes, len) => payload::decode(&bytes[..len], Vec::new()).map(Some),
+        Outcome::Long(bytes, handles) => payload::decode(&bytes, handles).map(Some),
+        Outcome::Failed(report) => Err(TaskError::from_failure(index, &report).into()),
+        Outcome::Died(status) => Err(TaskError::WorkerDied { index, status }.into()),
+        Outcome::TimedOut => Err(TaskError::TimedOut { index }.into()),
+        Outcome::Cancelled => Err(TaskError::Cancelled { index }.into()),
+    }
+}

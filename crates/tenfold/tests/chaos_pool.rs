@@ -1,0 +1,165 @@
+//! What a pool does when its workers die.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tenfold::{Error, Pool, Result, TaskError};
+
+fn kill(pid: u32) {
+    std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+}
+
+fn suicide_at_three(x: u32) -> u32 {
+    if x == 3 {
+        kill(std::process::id());
+        std::thread::sleep(Duration::from_secs(60));
+    }
+    x * 2
+}
+
+fn exit_at_three(x: u32) -> u32 {
+    if x == 3 {
+        std::process::exit(3);
+    }
+    x * 2
+}
+
+fn abort_at_three(x: u32) -> u32 {
+    if x == 3 {
+        std::process::abort();
+    }
+    x * 2
+}
+
+fn overflow_at_three(x: u32) -> u32 {
+    fn deep(n: u64) -> u64 {
+        let room = std::hint::black_box([n; 512]);
+        if n == u64::MAX { 0 } else { deep(n + 1) + room[7] }
+    }
+    if x == 3 { deep(0) as u32 } else { x * 2 }
+}
+
+/// The one that dies fails, the others do not, and the pool goes on.
+macro_rules! dies {
+    ($name:ident, $function:ident, $text:literal) => {
+        #[test]
+        fn $name() -> Result<()> {
+            let pool = Pool::new(2)?;
+            for _ in 0..3 {
+                let error = pool.map($function, 0..40).unwrap_err();
+                let Error::Task(TaskError::WorkerDied { index, .. }) = &error else { panic!("{error:?}") };
+                assert_eq!(*index, 3);
+                assert!(error.to_string().contains($text), "{error}");
+                let results: Vec<Result<u32>> = pool.imap($function, 0..40)?.collect();
+                assert_eq!(results.len(), 40);
+                for (index, result) in results.into_iter().enumerate() {
+                    match result {
+                        Ok(value) => assert_eq!(value, index as u32 * 2),
+                        Err(Error::Task(TaskError::WorkerDied { .. })) => assert_eq!(index, 3),
+                        Err(error) => panic!("{error:?}"),
+                    }
+                }
+                assert!(pool.apply($function, 3).is_err());
+                assert_eq!(pool.apply($function, 4)?, 8);
+            }
+            Ok(())
+        }
+    };
+}
+
+dies!(killed, suicide_at_three, "signal 9");
+dies!(exited, exit_at_three, "code 3");
+dies!(aborted, abort_at_three, "SIGABRT");
+dies!(overflowed, overflow_at_three, "SIGSEGV");
+
+fn first_try_dies(path: String) -> u32 {
+    if std::fs::remove_file(&path).is_ok() {
+        kill(std::process::id());
+        std::thread::sleep(Duration::from_secs(60));
+    }
+    7
+}
+
+#[test]
+fn a_retried_task_succeeds() -> Result<()> {
+    let path = std::env::temp_dir().join(format!("tenfold-retry-{}", std::process::id()));
+    let pool = Pool::new(2)?;
+    for _ in 0..3 {
+        std::fs::write(&path, "x").unwrap();
+        assert_eq!(pool.options().retries(1).apply(first_try_dies, path.display().to_string())?, 7);
+        std::fs::write(&path, "x").unwrap();
+        let all = pool.options().retries(1).map(first_try_dies, vec![path.display().to_string(); 50])?;
+        assert_eq!(all, vec![7; 50]);
+    }
+    Ok(())
+}
+
+fn slow_square(x: u64) -> u64 {
+    std::thread::sleep(Duration::from_micros(200));
+    x * x
+}
+
+#[test]
+fn a_map_survives_random_kills_with_retries() -> Result<()> {
+    let pool = Pool::new(4)?;
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut turn = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let pids = pool.worker_pids();
+                if let Some(pid) = pids.get(turn % pids.len().max(1)) {
+                    kill(*pid);
+                }
+                turn += 1;
+                std::thread::sleep(Duration::from_millis(40));
+            }
+        });
+        let result = pool.options().retries(200).map(slow_square, 0..10_000);
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(result.unwrap(), (0..10_000).map(|x| x * x).collect::<Vec<_>>());
+    });
+    Ok(())
+}
+
+#[test]
+fn idle_workers_are_replaced() -> Result<()> {
+    let pool = Pool::new(3)?;
+    assert_eq!(pool.map(slow_square, 0..10)?.len(), 10);
+    for _ in 0..5 {
+        for pid in pool.worker_pids() {
+            kill(pid);
+        }
+        assert_eq!(pool.apply(slow_square, 9)?, 81);
+        assert_eq!(pool.map(slow_square, 0..100)?.len(), 100);
+    }
+    Ok(())
+}
+
+fn die(_: ()) {
+    std::process::abort();
+}
+
+#[test]
+fn workers_that_cannot_start_break_the_pool_once() -> Result<()> {
+    let pool = Pool::builder().workers(3).initializer(die, ()).build()?;
+    let error = pool.apply(slow_square, 1).unwrap_err().to_string();
+    assert!(error.contains("cannot start"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn terminate_under_fire() -> Result<()> {
+    for _ in 0..10 {
+        let pool = Pool::new(3)?;
+        let later = pool.map_async(slow_square, 0..100_000)?;
+        std::thread::sleep(Duration::from_millis(5));
+        for pid in pool.worker_pids() {
+            kill(pid);
+        }
+        pool.terminate();
+        pool.join()?;
+        assert!(later.get().is_err());
+    }
+    Ok(())
+}
