@@ -10,7 +10,7 @@
 //! way, to a file for instance, is an error.
 
 use core::any::{Any, TypeId, type_name};
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::fmt::Display;
 
 use serde::de::{DeserializeOwned, Deserializer, Error as _};
@@ -102,6 +102,8 @@ thread_local! {
     static OUTGOING: RefCell<Option<Vec<Handle>>> = const { RefCell::new(None) };
     /// Handles of the message that is being decoded, if one is.
     static INCOMING: RefCell<Option<Vec<Handle>>> = const { RefCell::new(None) };
+    /// Why a handle was refused: postcard's errors carry no text.
+    static REFUSAL: Cell<Option<String>> = const { Cell::new(None) };
 }
 
 /// Sets a thread-local for as long as `f` runs, and gives back what it became.
@@ -249,7 +251,7 @@ pub(crate) fn append<T: Serialize + 'static>(value: &T, bytes: &mut Vec<u8>, han
 
 #[cold]
 fn cannot_encode<T>(error: &dyn Display) -> Error {
-    Error::Encode { type_name: type_name::<T>(), reason: error.to_string() }
+    Error::Encode { type_name: type_name::<T>(), reason: REFUSAL.take().unwrap_or_else(|| error.to_string()) }
 }
 
 /// Decodes a value from its bytes and the handles beside them.
@@ -271,7 +273,7 @@ pub(crate) fn decode<T: DeserializeOwned + 'static>(bytes: &[u8], handles: Vec<H
 
 #[cold]
 fn cannot_decode<T>(reason: &dyn Display) -> Error {
-    Error::Decode { type_name: type_name::<T>(), reason: reason.to_string() }
+    Error::Decode { type_name: type_name::<T>(), reason: REFUSAL.take().unwrap_or_else(|| reason.to_string()) }
 }
 
 /// A number that tells types apart, the same in all processes of one executable.
@@ -291,6 +293,12 @@ struct Reference {
     fingerprint: u64,
 }
 
+/// Keeps the text of a refusal for the error that the caller will see.
+fn refuse(text: String) -> String {
+    REFUSAL.set(Some(text.clone()));
+    text
+}
+
 /// For `Serialize` of a handle type; `face` is the type as its user writes it.
 ///
 /// # Errors
@@ -307,10 +315,10 @@ pub(crate) fn serialize_handle<F, S: Serializer>(
     });
     let Some(place) = place else {
         let face = type_name::<F>();
-        return Err(S::Error::custom(format!(
+        return Err(S::Error::custom(refuse(format!(
             "a {face} lives in the shared heap: it can be sent through tenfold's own queues, pools, processes and \
              containers, but not written elsewhere"
-        )));
+        ))));
     };
     Reference { place, fingerprint: fingerprint::<F>() }.serialize(serializer)
 }
@@ -326,11 +334,11 @@ pub(crate) fn deserialize_handle<'de, F, D: Deserializer<'de>>(
     let reference = Reference::deserialize(deserializer)?;
     let face = type_name::<F>();
     if reference.fingerprint != fingerprint::<F>() {
-        return Err(D::Error::custom(format!("the message holds a handle of another type than {face}")));
+        return Err(D::Error::custom(refuse(format!("the message holds a handle of another type than {face}"))));
     }
     let handle = INCOMING.with(|incoming| incoming.borrow().as_ref()?.get(reference.place as usize).cloned());
-    let handle = handle.ok_or_else(|| D::Error::custom(format!("a {face} was not sent through tenfold")))?;
-    handle.expect(kind).map_err(D::Error::custom)
+    let handle = handle.ok_or_else(|| D::Error::custom(refuse(format!("a {face} was not sent through tenfold"))))?;
+    handle.expect(kind).map_err(|error| D::Error::custom(refuse(error.to_string())))
 }
 
 #[cfg(test)]
