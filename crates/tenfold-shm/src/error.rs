@@ -31,6 +31,17 @@ pub enum HeapError {
         /// Bytes that were to be mapped.
         length: u64,
     },
+    /// This process may not let the heap's file grow (RLIMIT_FSIZE).
+    #[error(
+        "the shared heap cannot grow to {needed} bytes: this process may write files of at most {limit} bytes \
+         (RLIMIT_FSIZE)"
+    )]
+    FileSize {
+        /// How large the file would have to be.
+        needed: u64,
+        /// The limit.
+        limit: u64,
+    },
     /// A word in shared memory does not make sense.
     #[error(
         "the shared heap is corrupt: {what} at offset {offset:#x}; some process of this program has \

@@ -79,6 +79,7 @@ const LAST_SLICE: Duration = Duration::from_millis(100);
 
 struct Waiting {
     heap: Heap,
+    seat: Seat,
     slice: Duration,
 }
 
@@ -88,8 +89,9 @@ impl Sleep<AtomicU32> for Waiting {
     #[cold]
     fn sleep(&mut self, word: &AtomicU32, expected: u32) {
         if futex::wait(word, expected, Deadline::after(self.slice)) == futex::Wait::TimedOut {
+            let waited_long = self.slice == LAST_SLICE;
             self.slice = (self.slice * 2).min(LAST_SLICE);
-            participant::sweep_if_dead(self.heap, lock_word::owner(expected));
+            participant::recover_if_dead(self.heap, self.seat, lock_word::owner(expected), waited_long);
         }
     }
     fn spins(&self) -> u32 {
@@ -128,10 +130,15 @@ impl At<InternalLock> {
         seat.name_lock(self.offset())?;
         let owner = seat.owner();
         if !lock_word::try_lock(&self.word, owner) {
-            lock_word::lock_slow(&self.word, owner, &mut Waiting { heap, slice: FIRST_SLICE });
+            lock_word::lock_slow(&self.word, owner, &mut Waiting { heap, seat, slice: FIRST_SLICE });
         }
         reach(KillPoint::LockTaken);
         Ok(Guard { lock: self, seat })
+    }
+
+    /// Whether the participant in slot `owner - 1` holds the lock.
+    pub(crate) fn is_held_by(self, owner: u32) -> bool {
+        lock_word::owner(self.word.load(Ordering::Acquire)) == owner
     }
 
     /// Finishes what a dead participant began under this lock, and frees the lock. For the sweep
@@ -195,5 +202,6 @@ impl Drop for Guard {
         lock_word::unlock(&self.lock.get().word, &mut Waking);
         reach(KillPoint::LockReleased);
         self.seat.unname_lock(self.lock.offset());
+        participant::finish(self.seat);
     }
 }

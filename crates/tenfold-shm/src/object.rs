@@ -10,6 +10,7 @@
 //! When the last reference goes, the object is put on the *dying chain* of the thread's lane and
 //! taken apart piece by piece. *Killed here:* the sweep goes on where the dead thread stopped.
 
+use core::cell::Cell;
 use core::sync::atomic::Ordering;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -162,7 +163,13 @@ impl Handle {
             return Err(error);
         }
         reach(KillPoint::ObjectBuilt);
-        let guard = stripe(heap, seat, block.id)?;
+        let guard = match stripe(heap, seat, block.id) {
+            Ok(guard) => guard,
+            Err(error) => {
+                heap.give_back(seat, block.id, transit)?;
+                return Err(error);
+            }
+        };
         let state = State::from_bits(block.descriptor.state.load(Ordering::Relaxed));
         guard.commit([
             Store::new(block.descriptor.field(|d| &d.state), State { kind: kind as u8, ..state }.bits()),
@@ -172,9 +179,7 @@ impl Handle {
         ]);
         drop(guard);
         let block = Block { kind: kind as u8, ..block };
-        let holding = Arc::new(Holding { heap, block, kind, cell });
-        register(block.id, &holding);
-        Ok(Handle(holding))
+        Ok(register(Arc::new(Holding { heap, block, kind, cell })))
     }
 
     /// A handle to the object that `cell` refers to; the cell keeps its own reference. The caller
@@ -198,9 +203,7 @@ impl Handle {
         let kind = ObjectKind::from_bits(block.kind).filter(|k| k.is_counted()).ok_or(HeapError::Stale)?;
         let held = HeldCell::take(heap)?;
         add_ref(heap, seat(heap)?, id, held.word())?;
-        let holding = Arc::new(Holding { heap, block, kind, cell: held });
-        register(id, &holding);
-        Ok(Handle(holding))
+        Ok(register(Arc::new(Holding { heap, block, kind, cell: held })))
     }
 
     /// Puts a further reference to the object into `cell`, which is empty and owned by the caller
@@ -291,8 +294,17 @@ impl Drop for Holding {
     }
 }
 
-fn register(id: BlockId, holding: &Arc<Holding>) {
-    REGISTRY.with(|map| map.get_or_insert_default().insert(id, Arc::downgrade(holding)));
+/// Makes the holding the process's one for its object, or drops it if another thread was faster.
+fn register(holding: Arc<Holding>) -> Handle {
+    let first = REGISTRY.with(|map| {
+        let entry = map.get_or_insert_default().entry(holding.block.id).or_default();
+        let first = entry.upgrade();
+        if first.is_none() {
+            *entry = Arc::downgrade(&holding);
+        }
+        first
+    });
+    Handle(first.unwrap_or(holding))
 }
 
 fn registered(id: BlockId) -> Option<Handle> {
@@ -379,12 +391,25 @@ fn drop_ref(heap: Heap, seat: Seat, id: BlockId, cell: Word) -> Result<()> {
     ]);
     drop(guard);
     reach(KillPoint::ObjectDying);
-    // An outer call is at work on the chain already.
-    if first == 0 { dismantle_chain(heap, seat, dying) } else { Ok(()) }
+    // If an outer call is at work on the chain, it finds this object there. What an earlier call had to
+    // leave (no address space, for instance) is tried again.
+    if first != 0 && DISMANTLING.get() { Ok(()) } else { dismantle_chain(heap, seat, dying) }
+}
+
+thread_local! {
+    /// Whether this thread is inside [`dismantle_chain`].
+    static DISMANTLING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Takes the objects of a dying chain apart and frees them, first to last.
 pub(crate) fn dismantle_chain(heap: Heap, seat: Seat, chain: Word) -> Result<()> {
+    let outer = DISMANTLING.replace(true);
+    let done = dismantle_links(heap, seat, chain);
+    DISMANTLING.set(outer);
+    done
+}
+
+fn dismantle_links(heap: Heap, seat: Seat, chain: Word) -> Result<()> {
     while let Some(id) = BlockId::from_bits(chain.load(Ordering::Acquire)) {
         let block = heap.block(id)?;
         let kind = ObjectKind::from_bits(block.kind).ok_or(HeapError::corrupt("kind of a block", block.offset))?;
@@ -397,7 +422,7 @@ pub(crate) fn dismantle_chain(heap: Heap, seat: Seat, chain: Word) -> Result<()>
         }
     }
     if chain.offset() != seat.dying().offset() {
-        dismantle_chain(heap, seat, seat.dying())?;
+        dismantle_links(heap, seat, seat.dying())?;
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use tenfold_sys::process::{ExitStatus, Pid};
 use crate::error::Result;
 use crate::heap::block::Block;
 use crate::heap::{At, Heap, Shared};
+use crate::internal_lock::Store;
 use crate::message::{self, Outgoing};
 use crate::object::{self, Handle, ObjectKind};
 use crate::participant::{self, Death, Identity, Seat};
@@ -147,9 +148,13 @@ impl ProcessRecord {
         let heap = self.handle.heap();
         let seat = participant::seat(heap)?;
         let cell = self.record.field(|r| &r.last_words);
-        object::release(heap, seat, cell)?;
-        message::write(heap, seat, Outgoing { parts: &[words], handles: &[] }, cell)?;
-        Ok(())
+        let (new, old) = (seat.transit(0), seat.transit(1));
+        let id = message::write(heap, seat, Outgoing { parts: &[words], handles: &[] }, new)?;
+        // Nobody reads half a message: the words appear whole, and in exchange for the earlier ones.
+        let guard = object::stripe(heap, seat, self.handle.id())?;
+        guard.commit([Store::new(old, cell.load(Ordering::Relaxed)), Store::new(cell, id.bits()), Store::new(new, 0)]);
+        drop(guard);
+        object::release(heap, seat, old)
     }
 
     /// The message, once the process has ended.

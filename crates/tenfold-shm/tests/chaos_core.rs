@@ -54,6 +54,12 @@ macro_rules! kills {
 }
 
 kills! {
+    killed_with_a_lock_just_taken: LockTaken,
+    killed_before_the_redo_record_is_committed: RedoWritten,
+    killed_after_the_redo_record_is_committed: RedoCommitted,
+    killed_with_the_redo_record_half_applied: RedoHalfApplied,
+    killed_with_the_redo_record_applied: RedoApplied,
+    killed_with_the_redo_record_cleared: RedoCleared,
     killed_with_the_lock_released_but_named: LockReleased,
     killed_with_a_block_taken: HeapTaken,
     killed_with_a_large_block_taken: HeapLargeTaken,

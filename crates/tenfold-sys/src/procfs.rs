@@ -5,7 +5,7 @@
 
 use crate::error::{Errno, Result, retry};
 use crate::memory_file::FileIdentity;
-use crate::process::Pid;
+use crate::process::{ExitStatus, Pid};
 use core::ffi::CStr;
 use core::fmt::{self, Write};
 use rustix::fs::{Access, Mode, OFlags};
@@ -14,6 +14,7 @@ use std::os::fd::{OwnedFd, RawFd};
 const STATE: usize = 3;
 pub(crate) const NUM_THREADS: usize = 20;
 const START_TIME: usize = 22;
+const EXIT_CODE: usize = 52;
 
 /// When the process started, in clock ticks since boot (field 22 of [`/proc/PID/stat`]): with the pid, it names a
 /// process for good, but survives exec. Does not block, does not allocate. Works on a zombie.
@@ -32,6 +33,25 @@ pub fn state(pid: Pid) -> Result<u8> {
     let mut buffer = [0; STAT_SIZE];
     let letter = field(read_stat(pid, &mut buffer)?, STATE).and_then(|field| field.first().copied());
     letter.ok_or(Errno::ILSEQ)
+}
+
+/// How a zombie ended, whoever its parent is; `None` if it is not dead with all its threads. The kernel tells it to those
+/// who may look into the process. Errors as for [`start_time`].
+pub fn zombie_status(pid: Pid) -> Result<Option<ExitStatus>> {
+    let mut buffer = [0; STAT_SIZE];
+    let stat = read_stat(pid, &mut buffer)?;
+    let number = |place| field(stat, place).and_then(|text| core::str::from_utf8(text).ok()?.parse::<u64>().ok());
+    let dead = field(stat, STATE) == Some(b"Z") && number(NUM_THREADS) == Some(1);
+    let code = number(EXIT_CODE).filter(|_| dead);
+    // 0 is also what is told to those who may not look: then only a process of our own user is believed.
+    let believed = |&code: &i32| code != 0 || owner(pid) == Ok(rustix::process::geteuid().as_raw());
+    Ok(code.and_then(|code| i32::try_from(code).ok()).filter(believed).and_then(ExitStatus::from_wait))
+}
+
+/// The user that the process acts as.
+fn owner(pid: Pid) -> Result<u32> {
+    let directory = open(pid, format_args!(""), OFlags::PATH)?;
+    Ok(rustix::fs::fstat(&directory)?.st_uid)
 }
 
 /// A number out of `/proc/PID/stat`, by its place in the manual.
@@ -216,6 +236,12 @@ mod tests {
         assert!(pidfd.wait_dead(crate::clock::Deadline::never()));
         assert_eq!(state(child.0), Ok(b'Z'));
         assert_eq!(start_time(child.0), Ok(start));
+        assert_eq!(zombie_status(child.0), Ok(Some(ExitStatus::Signaled { signal: libc::SIGKILL, core: false })));
+        assert_eq!(zombie_status(pid()), Ok(None));
+        let ended = forked(|| ());
+        assert!(PidFd::open(ended.0).expect("pidfd").wait_dead(crate::clock::Deadline::never()));
+        assert_eq!(zombie_status(ended.0), Ok(Some(ExitStatus::Exited(0))));
+        ended.join();
         reap_blocking(child.0).expect("reap");
         assert_eq!(start_time(child.0), Err(Errno::SRCH));
         assert_eq!(state(u32::MAX), Err(Errno::SRCH));

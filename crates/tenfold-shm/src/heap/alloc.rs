@@ -18,7 +18,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::block::{Block, BlockId, DIRECTORY_LEN, DIRECTORY_OFFSET, Descriptor, State, TABLE_LEN};
 use super::class::{self, ClassHead, SLAB, SMALL};
-use super::{At, Heap, WINDOW, Word};
+use super::{At, Heap, WINDOW, Word, limit};
+use tenfold_sys::Errno;
+use tenfold_sys::memory_file::MemoryFile;
+
 use crate::error::{HeapError, Result};
 use crate::internal_lock::Store;
 use crate::kill_point::{KillPoint, reach};
@@ -28,6 +31,15 @@ use crate::participant::{self, Seat};
 /// Freed large blocks keep their pages up to this many bytes, or as many as are in use.
 const WARM_MIN: u64 = 256 << 20;
 const PAGE: u64 = 4096;
+
+/// A large block's share in the account of pages.
+#[derive(Debug, Clone, Copy)]
+struct Account {
+    /// Bytes that have pages.
+    committed: u64,
+    /// Bytes of a free block that count as warm.
+    warm: u64,
+}
 
 impl Heap {
     #[inline]
@@ -45,6 +57,7 @@ impl Heap {
         let Some(class) = class::class_of(bytes) else {
             return Err(HeapError::TooLarge { bytes, limit: class::LARGEST });
         };
+        debug_assert_eq!(cell.load(Ordering::Relaxed), 0, "a cell that names a block would lose it");
         let head = self.class(class);
         let guard = head.field(|h| &h.lock).lock_from(self, seat)?;
         let mut index = head.free.load(Ordering::Relaxed);
@@ -143,6 +156,7 @@ impl Heap {
             return Err(HeapError::TooLarge { bytes, limit: u64::from(u32::MAX) });
         }
 
+        limit::check_file_size((end + WINDOW).next_multiple_of(WINDOW))?;
         // New tables of descriptors, if the last one is full. Their pages come as they are touched,
         // and are counted here.
         let mut committed = header.committed.load(Ordering::Relaxed);
@@ -163,6 +177,12 @@ impl Heap {
         if size <= SMALL {
             self.reserve(&mut committed, limit, start, bytes)?;
         }
+        // A window that is mapped has a file behind it, to its end: whatever offset is looked at, there is
+        // no bus error. A growth that was killed may have made the file longer than this one does.
+        match our_file()?.set_len(end.next_multiple_of(WINDOW)) {
+            Ok(()) | Err(Errno::PERM) => {}
+            Err(error) => return Err(HeapError::os("ftruncate")(error)),
+        }
         // `end` must be beyond the descriptors' windows before they can be looked at.
         for step in 0..count {
             let descriptor = self.descriptor_in_growth(first + step)?;
@@ -171,6 +191,7 @@ impl Heap {
             descriptor.offset.store(start + step * size, Ordering::Relaxed);
             descriptor.next.store(next, Ordering::Relaxed);
             descriptor.committed.store(0, Ordering::Relaxed);
+            descriptor.warm.store(0, Ordering::Relaxed);
             descriptor.refs.store(0, Ordering::Relaxed);
             descriptor.state.store(free.bits(), Ordering::Release);
         }
@@ -196,11 +217,13 @@ impl Heap {
     }
 
     fn allocate_pages(self, offset: u64, bytes: u64) -> Result<()> {
-        let file = super::window::file();
-        if !file.is_still_ours() {
-            return Err(HeapError::FileTaken);
-        }
-        file.allocate(offset, bytes).map_err(HeapError::os("fallocate"))
+        limit::check_file_size(offset + bytes)?;
+        let file = our_file()?;
+        file.allocate(offset, bytes).map_err(|error| {
+            // Part of it may have been allocated, of which no account would tell.
+            let _ = file.punch_hole(offset, bytes);
+            HeapError::os("fallocate")(error)
+        })
     }
 
     /// Makes sure that a large block's first `len` bytes have pages, so that touching them can
@@ -208,60 +231,80 @@ impl Heap {
     #[cold]
     fn back_with_pages(self, seat: Seat, block: Block) -> Result<()> {
         reach(KillPoint::HeapLargeTaken);
-        let have = block.descriptor.committed.load(Ordering::Relaxed);
+        let descriptor = block.descriptor;
+        if descriptor.warm.load(Ordering::Relaxed) > 0 {
+            self.account(seat, descriptor, |a| Some(Account { warm: 0, ..a }))?;
+        }
+        let have = descriptor.committed.load(Ordering::Relaxed);
         let want = block.len.next_multiple_of(PAGE);
         if want <= have {
-            if have > WINDOW {
-                self.account(seat, |warm, committed| (warm.saturating_sub(have), committed), None)?;
-            }
             return Ok(());
         }
-        let limit = self.header().limit.load(Ordering::Relaxed);
         let needed = want - have;
-        if self.header().committed.load(Ordering::Relaxed).saturating_add(needed) > limit {
+        let header = self.header();
+        let full = |committed: u64| committed.saturating_add(needed) > header.limit.load(Ordering::Relaxed);
+        let out_of_memory = || HeapError::OutOfMemory {
+            needed,
+            committed: header.committed.load(Ordering::Relaxed),
+            limit: header.limit.load(Ordering::Relaxed),
+        };
+        if full(header.committed.load(Ordering::Relaxed)) {
             self.trim(seat)?;
-        }
-        let committed = self.header().committed.load(Ordering::Relaxed);
-        if committed.saturating_add(needed) > limit {
-            return Err(HeapError::OutOfMemory { needed, committed, limit });
+            if full(header.committed.load(Ordering::Relaxed)) {
+                return Err(out_of_memory());
+            }
         }
         self.allocate_pages(block.offset + have, needed)?;
-        let cooled = if have > WINDOW { have } else { 0 };
-        self.account(seat, |warm, all| (warm.saturating_sub(cooled), all + needed), Some((block.descriptor, want)))
+        // Others may have grown meanwhile: what counts is the account.
+        let fits = self.account(seat, descriptor, |a| {
+            let fits = !full(header.committed.load(Ordering::Relaxed));
+            fits.then_some(Account { committed: want, ..a })
+        })?;
+        if fits {
+            return Ok(());
+        }
+        our_file()?.punch_hole(block.offset + have, needed).map_err(HeapError::os("fallocate"))?;
+        Err(out_of_memory())
     }
 
-    /// Changes the account of pages, and a descriptor's share in it, in one step.
+    /// Changes a large block's share in the account of pages, and the account with it, in one step;
+    /// or nothing, if `change` does not want to. Returns whether it did.
     fn account(
         self,
         seat: Seat,
-        change: impl FnOnce(u64, u64) -> (u64, u64),
-        share: Option<(At<Descriptor>, u64)>,
-    ) -> Result<()> {
+        descriptor: At<Descriptor>,
+        change: impl FnOnce(Account) -> Option<Account>,
+    ) -> Result<bool> {
         let header = self.header();
         let guard = header.field(|h| &h.grow).lock_from(self, seat)?;
-        let (warm, committed) = change(header.warm.load(Ordering::Relaxed), header.committed.load(Ordering::Relaxed));
-        let warm = Store::new(header.field(|h| &h.warm), warm);
-        let high = committed.max(header.high_water.load(Ordering::Relaxed));
-        let high = Store::new(header.field(|h| &h.high_water), high);
-        let committed = Store::new(header.field(|h| &h.committed), committed);
-        match share {
-            Some((descriptor, bytes)) => {
-                guard.commit([warm, high, committed, Store::new(descriptor.field(|d| &d.committed), bytes)]);
-            }
-            None => guard.commit([warm, high, committed]),
-        }
-        Ok(())
+        let share = descriptor.field(|d| &d.committed);
+        let warm_share = descriptor.field(|d| &d.warm);
+        let before = Account { committed: share.load(Ordering::Relaxed), warm: warm_share.load(Ordering::Relaxed) };
+        let Some(after) = change(before) else { return Ok(false) };
+        let all = header.field(|h| &h.committed);
+        let committed = (all.load(Ordering::Relaxed) + after.committed).saturating_sub(before.committed);
+        let warm = header.field(|h| &h.warm);
+        let high = header.field(|h| &h.high_water);
+        guard.commit([
+            Store::new(share, after.committed),
+            Store::new(warm_share, after.warm),
+            Store::new(all, committed),
+            Store::new(warm, (warm.load(Ordering::Relaxed) + after.warm).saturating_sub(before.warm)),
+            Store::new(high, committed.max(high.load(Ordering::Relaxed))),
+        ]);
+        Ok(true)
     }
 
     /// A large block was freed: keeps its pages warm, or gives them back if many are warm already.
     #[cold]
     fn cool_down(self, seat: Seat, class: usize, descriptor: At<Descriptor>) {
-        let have = descriptor.committed.load(Ordering::Relaxed);
+        let is_free = || State::from_bits(descriptor.state.load(Ordering::Acquire)).kind == ObjectKind::FREE;
+        // Failing here only means that memory goes back later. Who takes the block meanwhile clears
+        // the share after it has taken it, so one that is taken gets none here.
+        let _ = self.account(seat, descriptor, |a| is_free().then_some(Account { warm: a.committed, ..a }));
         let header = self.header();
         let (warm, committed) = (header.warm.load(Ordering::Relaxed), header.committed.load(Ordering::Relaxed));
-        // Failing here only means that memory goes back later.
-        let _ = self.account(seat, |warm, committed| (warm + have, committed), None);
-        if warm + have > WARM_MIN.max(committed / 2) {
+        if warm > WARM_MIN.max(committed / 2) {
             let _ = self.trim_class(seat, class);
         }
     }
@@ -287,11 +330,9 @@ impl Heap {
             let descriptor = self.descriptor(index)?;
             let have = descriptor.committed.load(Ordering::Relaxed);
             if have > 0 {
-                let cooled = if have > WINDOW { have } else { 0 };
                 let at = descriptor.offset.load(Ordering::Relaxed);
-                super::window::file().punch_hole(at, have).map_err(HeapError::os("fallocate"))?;
-                let less = |warm: u64, all: u64| (warm.saturating_sub(cooled), all.saturating_sub(have));
-                self.account(seat, less, Some((descriptor, 0)))?;
+                our_file()?.punch_hole(at, have).map_err(HeapError::os("fallocate"))?;
+                self.account(seat, descriptor, |_| Some(Account { committed: 0, warm: 0 }))?;
             }
             index = descriptor.next.load(Ordering::Relaxed);
         }
@@ -307,6 +348,12 @@ impl Heap {
         let seat = participant::seat(self)?;
         self.take(seat, bytes, kind, seat.transit(cell))
     }
+}
+
+/// The file, if its descriptor is still what it was.
+fn our_file() -> Result<&'static MemoryFile> {
+    let file = super::window::file();
+    if file.is_still_ours() { Ok(file) } else { Err(HeapError::FileTaken) }
 }
 
 /// Where `bytes` begin at or after `end`: small slabs and blocks never straddle a window.

@@ -73,7 +73,9 @@ pub(crate) struct Descriptor {
     pub(crate) refs: AtomicU64,
     /// For large blocks: bytes that have pages behind them.
     pub(crate) committed: AtomicU64,
-    spare: [AtomicU64; 2],
+    /// For large blocks: the part of them in the header's account of warm pages.
+    pub(crate) warm: AtomicU64,
+    spare: AtomicU64,
 }
 
 const _: () = assert!(size_of::<Descriptor>() == 64);

@@ -30,8 +30,8 @@ use tenfold_sys::memory_file::MemoryFile;
 use crate::error::{HeapError, Result};
 use crate::internal_lock::InternalLock;
 pub use block::BlockId;
-pub(crate) use window::fixed;
 pub use window::{At, MappedBlock, Shared, Word};
+pub(crate) use window::{attach_mutex, fixed};
 
 /// Size of a window in bytes.
 pub const WINDOW: u64 = 1 << 20;
@@ -106,7 +106,9 @@ impl Heap {
 
     #[cold]
     fn create() -> Result<Heap> {
+        crate::participant::register_fork_handlers()?;
         window::attach_once(|| {
+            limit::check_file_size(FIXED)?;
             let file = MemoryFile::create("tenfold").map_err(HeapError::os("memfd_create"))?;
             file.allocate(0, WINDOW).map_err(HeapError::os("fallocate"))?;
             // The participants table is sparse: a slot costs memory once it is used.
@@ -120,9 +122,9 @@ impl Heap {
             header.committed.store(WINDOW, Ordering::Relaxed);
             header.limit.store(limit::default_limit(), Ordering::Relaxed);
             header.magic.store(MAGIC, Ordering::Release);
-            Ok(())
+            // Before any other thread sees the heap, or it would make itself a participant too.
+            crate::participant::join_as_root(heap)
         })?;
-        crate::participant::join_as_root(Heap(()))?;
         Ok(Heap(()))
     }
 

@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 use core::ops::Deref;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::OnceLock;
 
 use tenfold_sys::futex::PrivateMutex;
@@ -13,12 +13,15 @@ use tenfold_sys::memory_file::MemoryFile;
 use super::{FIXED, Heap, WINDOW};
 use crate::error::{HeapError, Result};
 
-/// Windows this process can have: 64 GiB of blocks of up to 1 MiB.
-const WINDOWS_MAX: usize = 1 << 16;
+/// Windows this process can have: 1 TiB, large blocks included, which are seldom looked at through
+/// windows. The table costs 8 bytes a window once it is touched.
+const WINDOWS_MAX: usize = 1 << 20;
 
 static WINDOWS: [AtomicPtr<u8>; WINDOWS_MAX] = [const { AtomicPtr::new(ptr::null_mut()) }; WINDOWS_MAX];
 static FILE: OnceLock<MemoryFile> = OnceLock::new();
 static ATTACH: PrivateMutex = PrivateMutex::new();
+/// Set when all threads may use the heap: it is mapped, its header written, this process in it.
+static READY: AtomicBool = AtomicBool::new(false);
 
 /// What may live in shared memory and be looked at while others change it.
 ///
@@ -91,11 +94,22 @@ impl<T> At<T> {
 pub type Word = At<AtomicU64>;
 
 pub(super) fn is_attached() -> bool {
-    !WINDOWS[0].load(Ordering::Acquire).is_null()
+    READY.load(Ordering::Acquire)
 }
 
 pub(super) fn attach_once(make: impl FnOnce() -> Result<()>) -> Result<()> {
-    ATTACH.with(|| if is_attached() { Ok(()) } else { make() })
+    ATTACH.with(|| {
+        if !is_attached() {
+            make()?;
+            READY.store(true, Ordering::Release);
+        }
+        Ok(())
+    })
+}
+
+/// For the fork handlers.
+pub(crate) fn attach_mutex() -> &'static PrivateMutex {
+    &ATTACH
 }
 
 pub(super) fn file() -> &'static MemoryFile {
@@ -208,11 +222,28 @@ impl Heap {
                 return Ok(());
             }
         }
+        if super::limit::check_file_size(offset + bytes.len() as u64).is_err() {
+            return self.write_through_windows(offset, bytes);
+        }
         let file = file();
         if !file.is_still_ours() {
             return Err(HeapError::FileTaken);
         }
         file.write_all_at(bytes, offset).map_err(HeapError::os("pwrite"))
+    }
+
+    /// For a process that may not write to the file (RLIMIT_FSIZE), but to its mapping.
+    #[cold]
+    fn write_through_windows(self, mut offset: u64, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let (part, rest) = bytes.split_at(bytes.len().min((WINDOW - offset % WINDOW) as usize));
+            let address = self.address(offset, part.len() as u64)?;
+            // SAFETY: as in `write_bytes`.
+            unsafe { ptr::copy_nonoverlapping(part.as_ptr(), address.as_ptr(), part.len()) };
+            offset += part.len() as u64;
+            bytes = rest;
+        }
+        Ok(())
     }
 
     /// Copies bytes out of the heap; the counterpart of [`Heap::write_bytes`].

@@ -8,6 +8,7 @@
 //! *Killed here:* a slot in birth whose claimer dies, or that no child adopts within ten seconds,
 //! is swept like any dead one.
 
+use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use tenfold_sys::futex::PrivateMutex;
@@ -16,19 +17,26 @@ use tenfold_sys::{Errno, at_fork};
 
 use super::{Identity, Seat, identity, ledger, slot};
 use crate::error::{HeapError, Result};
-use crate::heap::{BlockId, Heap};
+use crate::heap::{self, BlockId, Heap};
 use crate::kill_point::{KillPoint, reach};
 use crate::object;
 
-/// Claimed for the child of the next fork: by `fork_into`, or by the prepare handler.
+/// Claimed for the child of the fork that is being made; in that child, until it is adopted.
 static BIRTH: AtomicU32 = AtomicU32::new(0);
-/// Set while a fork of our own is made, whose slot is claimed already.
-static OUR_OWN: AtomicBool = AtomicBool::new(false);
 static REGISTERED: AtomicBool = AtomicBool::new(false);
 /// One fork at a time, from the prepare handler to the parent's.
 static FORKING: PrivateMutex = PrivateMutex::new();
-/// Our own forks, from before the prepare handler.
-static LAUNCHING: PrivateMutex = PrivateMutex::new();
+
+/// For whom a thread forks in [`fork_into`].
+#[derive(Debug, Clone, Copy)]
+struct Launch {
+    claimed: Identity,
+    inherit: bool,
+}
+
+thread_local! {
+    static LAUNCH: Cell<Option<Launch>> = const { Cell::new(None) };
+}
 
 /// The two sides of [`fork_into`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,32 +59,35 @@ pub(super) fn take_birth() -> Option<Identity> {
     Identity::from_bits(BIRTH.swap(0, Ordering::AcqRel))
 }
 
-fn local_mutexes() -> [&'static PrivateMutex; 3] {
+fn local_mutexes() -> [&'static PrivateMutex; 4] {
     // The order in which other code takes them.
-    [object::registry_mutex(), ledger::mutex(), identity::growth()]
+    [heap::attach_mutex(), object::registry_mutex(), ledger::mutex(), identity::growth()]
 }
 
 extern "C" fn prepare() {
     FORKING.lock_raw();
+    let launch = LAUNCH.with(Cell::get);
+    let family = Heap::existing().zip(identity::current());
+    // Claimed before the mutexes are taken, since that may sweep. A family without room lets the
+    // child be: it will claim a slot when it needs one.
+    let born = match (launch, family) {
+        (Some(launch), _) => Some(launch.claimed),
+        (None, Some((heap, me))) => super::claim_slot(heap, Some(me), true).ok(),
+        (None, None) => None,
+    };
     for mutex in local_mutexes() {
         mutex.lock_raw();
     }
-    let (Some(heap), Some(me)) = (Heap::existing(), identity::current()) else { return };
-    if OUR_OWN.load(Ordering::Acquire) {
-        return;
-    }
-    // A family without room lets the child be: it will claim a slot when it needs one.
-    if let Ok(born) = super::claim_slot(heap, Some(me), true) {
+    let Some(born) = born else { return };
+    if let (Some((heap, me)), true) = (family, launch.is_none_or(|launch| launch.inherit)) {
         copy_holdings(heap, identity::fork_seat(heap, me), me, born);
-        BIRTH.store(born.bits(), Ordering::Release);
-        reach(KillPoint::BirthPrepared);
     }
+    BIRTH.store(born.bits(), Ordering::Release);
+    reach(KillPoint::BirthPrepared);
 }
 
 extern "C" fn in_parent() {
-    if !OUR_OWN.load(Ordering::Acquire) {
-        BIRTH.store(0, Ordering::Release);
-    }
+    BIRTH.store(0, Ordering::Release);
     for mutex in local_mutexes().into_iter().rev() {
         mutex.unlock_raw();
     }
@@ -88,8 +99,7 @@ extern "C" fn in_child() {
         mutex.unlock_raw();
     }
     FORKING.unlock_raw();
-    OUR_OWN.store(false, Ordering::Release);
-    LAUNCHING.reset_raw();
+    LAUNCH.with(|launch| launch.set(None));
     if let Some(heap) = Heap::existing() {
         if BIRTH.load(Ordering::Acquire) != 0 {
             // If this fails, the first operation of the child reports it.
@@ -123,30 +133,19 @@ fn copy_holdings(heap: Heap, seat: Seat, from: Identity, to: Identity) {
 /// As for fork: in the child only the calling thread exists. Either this process has one thread, or
 /// the child restricts itself to async-signal-safe calls until it execs or exits.
 pub unsafe fn fork_into(heap: Heap, claimed: Identity, inherit: bool) -> core::result::Result<Forked, Errno> {
-    LAUNCHING.lock_raw();
-    if inherit {
-        if let (Some(me), true) = (identity::current(), claimed.is_current(heap)) {
-            let holdings = || identity::with_growth_seat(heap, me, |seat| copy_holdings(heap, seat, me, claimed));
-            holdings();
-        }
-    }
-    OUR_OWN.store(true, Ordering::Release);
-    BIRTH.store(claimed.bits(), Ordering::Release);
+    let inherit = inherit && claimed.is_current(heap);
+    LAUNCH.with(|launch| launch.set(Some(Launch { claimed, inherit })));
     // SAFETY: the caller's promise.
     let forked = unsafe { process::fork() };
-    match forked {
-        Ok(Fork::Child) => Ok(Forked::Child),
-        other => {
-            OUR_OWN.store(false, Ordering::Release);
-            BIRTH.store(0, Ordering::Release);
-            LAUNCHING.unlock_raw();
-            match other? {
-                Fork::Parent(pid) => {
-                    super::roster(claimed.slot(), heap).announce_pid(pid);
-                    Ok(Forked::Parent(pid))
-                }
-                Fork::Child => Ok(Forked::Child),
+    LAUNCH.with(|launch| launch.set(None));
+    match forked? {
+        Fork::Child => Ok(Forked::Child),
+        Fork::Parent(pid) => {
+            // A child that has been swept already has told its number itself.
+            if claimed.is_current(heap) {
+                super::roster(claimed.slot(), heap).announce_pid(pid);
             }
+            Ok(Forked::Parent(pid))
         }
     }
 }

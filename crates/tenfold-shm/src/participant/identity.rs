@@ -17,6 +17,7 @@ use tenfold_sys::wiped_page::WipedPage;
 use super::{Identity, LANES, Lane, NAMES, TRANSITS, claim_slot, slot};
 use crate::error::{HeapError, Result};
 use crate::heap::{At, Heap, Word};
+use crate::internal_lock::InternalLock;
 use crate::object::ObjectKind;
 
 /// Chunks of further lanes a process can have.
@@ -68,6 +69,18 @@ impl Seat {
         self.lane.field(|l| &l.dying)
     }
 
+    /// Whether this thread may take any lock: it holds none, and is not in the lane of those who hold
+    /// the mutexes of this process.
+    pub(crate) fn may_sweep(self, heap: Heap) -> bool {
+        let ordinary = self.lane.offset() != slot(self.slot(), heap).field(|s| &s.lanes[0]).offset();
+        // The lock that it waits for is named too, but another's.
+        let holds = |name: &AtomicU64| match name.load(Ordering::Relaxed) {
+            0 => false,
+            offset => heap.at::<InternalLock>(offset).map_or(true, |lock| lock.is_held_by(self.owner())),
+        };
+        ordinary && !self.lane.get().names.iter().any(holds)
+    }
+
     #[inline(always)]
     pub(crate) fn name_lock(self, offset: u64) -> Result<()> {
         for name in &self.lane.get().names {
@@ -97,13 +110,13 @@ struct ThreadSeat {
     seat: Cell<Option<Seat>>,
 }
 
-struct LaneLease(Cell<Option<(u32, usize)>>);
+struct LaneLease(Cell<Option<(Seat, usize)>>);
 
 impl Drop for LaneLease {
     fn drop(&mut self) {
-        if let Some((bits, lane)) = self.0.take() {
-            if current().map(Identity::bits) == Some(bits) {
-                LANES_TAKEN[lane / 64].fetch_and(!(1 << (lane % 64)), Ordering::Release);
+        if let Some((seat, index)) = self.0.take() {
+            if current() == Some(seat.identity) {
+                give_back_lane(seat.lane, index);
             }
             // A destructor of another thread-local may come after this one: it takes a new seat,
             // whose lane is then not given back. One lane a thread at most.
@@ -165,7 +178,7 @@ fn take_seat(heap: Heap) -> Result<Seat> {
         s.seat.set(Some(seat));
         s.bits.set(identity.bits());
     });
-    let _ = LEASE.try_with(|l| l.0.set(Some((identity.bits(), index))));
+    let _ = LEASE.try_with(|l| l.0.set(Some((seat, index))));
     Ok(seat)
 }
 
@@ -264,6 +277,46 @@ fn adopt_after_fork(heap: Heap) -> Result<Identity> {
         crate::object::hold_again(heap, growth_seat(heap, claimed));
         Ok(claimed)
     })
+}
+
+/// Runs `f` in a seat of its own, which [`seat`] finds meanwhile: with no lock named and no block on
+/// the move, whatever the thread was at.
+///
+/// # Errors
+/// Those of `f`, and if there is no seat to be had.
+pub(super) fn with_lane_of_its_own<R>(heap: Heap, f: impl FnOnce(Seat) -> Result<R>) -> Result<R> {
+    struct Restore {
+        bits: u32,
+        seat: Option<Seat>,
+        lane: At<Lane>,
+        index: usize,
+    }
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            let _ = SEAT.try_with(|s| {
+                s.seat.set(self.seat);
+                s.bits.set(self.bits);
+            });
+            give_back_lane(self.lane, self.index);
+        }
+    }
+    let identity = super::me(heap)?;
+    let index = take_lane(heap, identity)?;
+    let seat = Seat { identity, lane: lane(heap, identity, index)? };
+    let replaced = SEAT.try_with(|s| (s.bits.replace(identity.bits()), s.seat.replace(Some(seat))));
+    let (bits, outer) = replaced.unwrap_or((0, None));
+    let _restore = Restore { bits, seat: outer, lane: seat.lane, index };
+    f(seat)
+}
+
+/// Frees a lane for another thread, unless something was left in it: then it waits for the sweep of
+/// this process.
+fn give_back_lane(lane: At<Lane>, index: usize) {
+    let lane = lane.get();
+    let mut words = lane.names.iter().chain(&lane.transit).chain([&lane.dying]);
+    if words.all(|word| word.load(Ordering::Relaxed) == 0) {
+        LANES_TAKEN[index / 64].fetch_and(!(1 << (index % 64)), Ordering::Release);
+    }
 }
 
 /// Runs `f` with the growth mutex held and a seat in lane 0.

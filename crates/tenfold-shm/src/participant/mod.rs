@@ -37,7 +37,8 @@ pub use fork::{Forked, fork_into};
 pub use identity::{Seat, seat};
 pub use ledger::{HeldCell, LEDGER_MAX};
 pub use liveness::{is_alive, is_alive_in_family};
-pub use sweep::{Death, sweep, sweep_all, sweep_if_dead};
+pub use sweep::{Death, sweep, sweep_all, sweep_if_dead, sweep_if_gone, sweep_participant};
+pub(crate) use sweep::{finish, recover_if_dead};
 
 /// Bytes of a slot.
 pub(crate) const SLOT_SIZE: u64 = 16 << 10;
@@ -71,7 +72,8 @@ pub struct RosterEntry {
     pub(crate) sweeper: AtomicU32,
     /// 1 if the slot was claimed by the fork handler, 0 if by a launcher.
     pub(crate) by_fork: AtomicU32,
-    /// When it was claimed, later when it was first seen dead without a status.
+    /// A clock: when it was claimed, later when it was first seen dead without a status. 0 if it does
+    /// not run.
     pub(crate) since: AtomicU64,
     spare: [AtomicU64; 2],
 }
@@ -218,7 +220,8 @@ impl At<RosterEntry> {
         Identity::from_bits(self.parent.load(Ordering::Acquire))
     }
 
-    /// Tells the pid of a process that has not adopted its slot yet.
+    /// Tells the pid of a process that has not adopted its slot yet; to be called before that process
+    /// is reaped.
     pub fn announce_pid(self, pid: Pid) {
         let _ = self.pid.compare_exchange(0, pid, Ordering::AcqRel, Ordering::Acquire);
     }
@@ -260,7 +263,7 @@ pub fn claim(heap: Heap, parent: Identity) -> Result<Identity> {
 /// Gives up a claimed slot for which no process could be made.
 pub fn abandon(heap: Heap, claimed: Identity) {
     if claimed.is_current(heap) && roster(claimed.slot(), heap).is_birth() {
-        sweep(heap, claimed.slot(), Some(ExitStatus::Exited(0)));
+        sweep_participant(heap, claimed, Some(ExitStatus::Exited(0)));
     }
 }
 
@@ -281,19 +284,19 @@ pub(crate) fn claim_slot(heap: Heap, parent: Option<Identity>, by_fork: bool) ->
                 continue;
             }
             // Whoever dies between this CAS and the stores leaves a slot in birth without a
-            // claimer; it expires like one whose child never came.
+            // claimer; it expires like one whose child never came, counting from the first look.
             if entry.state.compare_exchange(free, birth, Ordering::AcqRel, Ordering::Acquire).is_err() {
                 continue;
             }
-            entry.sweeper.store(0, Ordering::Relaxed);
             entry.since.store(clock::now(), Ordering::Relaxed);
             entry.by_fork.store(by_fork.into(), Ordering::Relaxed);
             entry.parent.store(parent.map_or(0, Identity::bits), Ordering::Release);
             reach(KillPoint::SlotClaimed);
             return Ok(Identity::new(index, generation));
         }
-        if attempt == 0 {
-            sweep_all(heap);
+        // A process without a slot of its own cannot sweep: it has nowhere to name its locks.
+        if attempt == 0 && identity::current().is_some() {
+            sweep::sweep_all_gone(heap);
         }
     }
     Err(HeapError::TooManyProcesses { limit: SLOTS })
@@ -306,10 +309,6 @@ pub(crate) fn claim_slot(heap: Heap, parent: Option<Identity>, by_fork: bool) ->
 /// meanwhile: the process must exit.
 pub fn adopt(heap: Heap, claimed: Identity) -> Result<()> {
     let entry = roster(claimed.slot(), heap);
-    let pid = process::pid();
-    entry.pid.store(pid, Ordering::Relaxed);
-    entry.start_time.store(procfs::start_time(pid).unwrap_or(0), Ordering::Relaxed);
-    entry.since.store(0, Ordering::Relaxed);
     let (generation, state) = split(entry.state.load(Ordering::Acquire));
     let current = state == BIRTH && Identity::new(claimed.slot(), generation) == claimed;
     let birth = join(generation, BIRTH);
@@ -318,9 +317,19 @@ pub fn adopt(heap: Heap, claimed: Identity) -> Result<()> {
     {
         return Err(HeapError::Stale);
     }
+    // Only now is the entry ours to write. Until the number stands there, the claim's clock runs on.
+    let pid = process::pid();
+    entry.start_time.store(procfs::start_time(pid).unwrap_or(0), Ordering::Relaxed);
+    entry.pid.store(pid, Ordering::Release);
+    entry.since.store(0, Ordering::Release);
     identity::set_current(claimed)?;
     fork::register_once()?;
     if heap.has_ended() { Err(HeapError::FamilyEnded) } else { Ok(()) }
+}
+
+/// Has forks of this process tell the participants table; before there is a heap to fork with.
+pub(crate) fn register_fork_handlers() -> Result<()> {
+    fork::register_once()
 }
 
 pub(crate) fn join_as_root(heap: Heap) -> Result<()> {
