@@ -66,7 +66,7 @@ fn reap_entry(heap: Heap, entry: &AtomicU64) -> Option<ExitStatus> {
         Ok(Some(status)) => {
             COUNT.fetch_sub(1, Ordering::AcqRel);
             if who.is_current(heap) {
-                participant::sweep(heap, who.slot(), Some(status));
+                participant::sweep_participant(heap, who, Some(status));
             }
             Some(status)
         }

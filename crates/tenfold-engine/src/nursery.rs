@@ -123,7 +123,7 @@ fn bury(heap: Heap, who: Identity) -> Result<(), LaunchError> {
     let how = status.or_else(|| participant::roster(who.slot(), heap).exit_status());
     let word = Service::Nursery.word(heap);
     if who.is_current(heap) {
-        participant::sweep(heap, who.slot(), how);
+        participant::sweep_participant(heap, who, how);
     }
     if Service::NurseryReady.identity(heap) == Some(who) {
         return Ok(());
@@ -293,7 +293,7 @@ impl Nursery {
         if let Ok(record) = ProcessRecord::of(self.heap, claimed) {
             let _ = record.leave_words(&LastWords::NotStarted(format!("fork failed: {errno}")).encode());
         }
-        participant::sweep(self.heap, claimed.slot(), Some(ExitStatus::Exited(CANNOT_START)));
+        participant::sweep_participant(self.heap, claimed, Some(ExitStatus::Exited(CANNOT_START)));
     }
 
     /// For the pool: starts a process on somebody's behalf.
@@ -323,7 +323,7 @@ impl Nursery {
             }
             if let Some(who) = self.children.remove(&pid) {
                 if who.is_current(self.heap) {
-                    participant::sweep(self.heap, who.slot(), Some(status));
+                    participant::sweep_participant(self.heap, who, Some(status));
                 }
             }
         }
@@ -343,7 +343,7 @@ impl Nursery {
                     }
                 }
             }
-            participant::sweep(self.heap, old.slot(), None);
+            participant::sweep_participant(self.heap, old, None);
         }
         self.keep_warden();
     }
@@ -385,7 +385,7 @@ impl Nursery {
                 continue;
             };
             if let Some(who) = self.children.remove(&pid) {
-                participant::sweep(self.heap, who.slot(), Some(status));
+                participant::sweep_participant(self.heap, who, Some(status));
             }
         }
         process::exit_now(0)

@@ -210,7 +210,7 @@ impl Warden {
         }
         let known = participant::roster(dead.who.slot(), self.heap).exit_status().or_else(|| dead.pidfd.exit_status());
         if known.is_some() {
-            participant::sweep(self.heap, dead.who.slot(), known);
+            participant::sweep_participant(self.heap, dead.who, known);
         } else {
             // Its parent may be about to reap it and tell.
             self.lingering.push(dead.who);
