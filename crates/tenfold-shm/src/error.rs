@@ -90,6 +90,9 @@ pub enum HeapError {
          tenfold after closing descriptors"
     )]
     FileTaken,
+    /// Keys came or went while a dict was read piece by piece.
+    #[error("the dict's keys changed during iteration; iterate over a copy instead")]
+    KeysChanged,
     /// The family has ended: its root is gone.
     #[error("the program that this process belongs to has ended")]
     FamilyEnded,

@@ -33,6 +33,16 @@ pub(crate) enum Copied {
 
 impl Copied {
     #[inline]
+    pub(crate) fn of(source: &[u8]) -> Copied {
+        if source.len() <= SHORT {
+            let mut bytes = [0; SHORT];
+            bytes[..source.len()].copy_from_slice(source);
+            return Copied::Short { len: source.len(), bytes };
+        }
+        Copied::Long(source.to_vec())
+    }
+
+    #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Copied::Short { len, bytes } => &bytes[..*len],

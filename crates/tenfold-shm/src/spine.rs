@@ -227,6 +227,18 @@ impl Spine {
         self.heap.block(id)
     }
 
+    /// The words from number `word` on, to the end of its segment, and where they are in the heap.
+    #[inline]
+    pub(crate) fn piece(&self, word: u64) -> Result<(&'static [AtomicU64], u64)> {
+        let (segment, within) = self.place(word);
+        let block = self.segment(segment)?;
+        let words = words(self.heap, block)?;
+        match words.get(within as usize..).filter(|piece| !piece.is_empty()) {
+            Some(piece) => Ok((piece, block.offset() + 8 * within)),
+            None => Err(HeapError::corrupt("segment of a spine", block.offset())),
+        }
+    }
+
     /// Calls `f` with the words `from..to`, piece by piece, and the number of each piece's first.
     pub(crate) fn pieces(
         &self,
@@ -236,13 +248,8 @@ impl Spine {
     ) -> Result<()> {
         let mut at = from;
         while at < to {
-            let (segment, within) = self.place(at);
-            let block = self.segment(segment)?;
-            let words = words(self.heap, block)?;
-            let end = (to - at + within).min(words.len() as u64);
-            let Some(piece) = words.get(within as usize..end as usize).filter(|piece| !piece.is_empty()) else {
-                return Err(HeapError::corrupt("segment of a spine", block.offset()));
-            };
+            let (piece, _) = self.piece(at)?;
+            let piece = &piece[..piece.len().min((to - at) as usize)];
             f(at, piece)?;
             at += piece.len() as u64;
         }

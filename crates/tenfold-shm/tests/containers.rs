@@ -158,14 +158,14 @@ fn a_batch_notices_that_keys_came_or_went() {
     for key in 0..10_u64 {
         dict.insert(&key.to_le_bytes(), bytes(&[])).unwrap();
     }
-    let first = dict.batch_of_keys(0, None, 4).unwrap().unwrap();
+    let first = dict.batch_of_keys(0, None, 4).unwrap();
     assert_eq!(first.items.len(), 4);
     dict.insert(&1_u64.to_le_bytes(), bytes(&[b"another value"])).unwrap();
-    let second = dict.batch_of_items(first.next.unwrap(), Some(first.version), 100).unwrap().unwrap();
+    let second = dict.batch_of_items(first.next.unwrap(), Some(first.version), 100).unwrap();
     assert_eq!(second.items.iter().map(|(key, _)| number(key)).collect::<Vec<_>>(), [4, 5, 6, 7, 8, 9]);
     assert_eq!(second.next, None);
     dict.remove(&1_u64.to_le_bytes()).unwrap();
-    assert_eq!(dict.batch_of_values(4, Some(first.version), 100).unwrap(), None);
+    assert_eq!(dict.batch_of_values(4, Some(first.version), 100), Err(HeapError::KeysChanged));
 }
 
 #[test]

@@ -23,7 +23,7 @@ mod table;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::Result;
+use crate::error::{HeapError, Result};
 use crate::heap::block::Block;
 use crate::heap::{At, BlockId, Heap, Shared};
 use crate::internal_lock::{Guard, InternalLock, Store};
@@ -35,7 +35,7 @@ use crate::participant::{self, Seat};
 use crate::spine::{Range, Spine};
 use entry::Entry;
 use hash::hash;
-use table::{Found, Table};
+use table::{Found, New, Table};
 
 #[repr(C)]
 struct Root {
@@ -169,7 +169,7 @@ impl Dict {
         let (heap, seat) = (self.heap(), participant::seat(self.heap())?);
         let entry = Transit::new(heap, seat, 0);
         self.write(&entry, seat, key, value, Write::Always)?;
-        entry.id().map(|old| Entry::open(heap, old)?.item()).transpose()
+        entry.id().map(|old| Entry::far(heap, old)?.item()).transpose()
     }
 
     /// Sets `key` to `value` if its stamp is still `expected`, and returns whether it was. With
@@ -198,36 +198,35 @@ impl Dict {
 
     fn write(&self, entry: &Transit, seat: Seat, key: &[u8], value: Outgoing<'_>, how: Write) -> Result<Written> {
         let heap = self.heap();
-        let id = entry::write(heap, seat, key, value, entry.word())?;
+        let (id, hint) = entry::write(heap, seat, key, value, entry.word())?;
+        let new = New { id, hash: hash(key), hint };
         reach(KillPoint::DictEntryBuilt);
         let old_table = [Transit::new(heap, seat, 1), Transit::new(heap, seat, 2)];
         let guard = self.lock(seat)?;
-        let mut done = self.put(&guard, &old_table, hash(key), key, id, entry.word(), how)?;
+        let mut done = self.put(&guard, &old_table, &new, key, entry.word(), how)?;
         if let (Write::IfAbsent, Some(there)) = (how, done.before) {
-            done.found = Some(Entry::open(heap, there)?.item()?);
+            done.found = Some(Entry::far(heap, there)?.item()?);
         }
         drop(guard);
         reach(KillPoint::DictEntryReplaced);
         Ok(done)
     }
 
-    /// Moves the entry `id` from `from` into the dict, and what it replaces to `from`.
-    #[allow(clippy::too_many_arguments)]
+    /// Moves the entry `new` from `from` into the dict, and what it replaces to `from`.
     #[inline]
     fn put(
         &self,
         guard: &Guard,
         old_table: &[Transit; 2],
-        hash: u64,
+        new: &New,
         key: &[u8],
-        id: BlockId,
         from: At<AtomicU64>,
         how: Write,
     ) -> Result<Written> {
         let heap = self.heap();
         let mut table = Table::open(heap, self.root)?;
         let found = match &table {
-            Some(table) => table.find(hash, key)?,
+            Some(table) => table.find(new.hash, key)?,
             None => Found::Nowhere { slot: from },
         };
         let before = match found {
@@ -243,8 +242,12 @@ impl Dict {
             return Ok(Written { written: false, before, found: None });
         }
         let mut slot = match found {
-            Found::Entry { cell, id: old, .. } => {
-                guard.commit([Store::new(cell, id.bits()), Store::new(from, old.bits())]);
+            Found::Entry { cell, mark, id: old, .. } => {
+                guard.commit([
+                    Store::new(cell, new.id.bits()),
+                    Store::new(mark, new.mark()),
+                    Store::new(from, old.bits()),
+                ]);
                 return Ok(Written { written: true, before, found: None });
             }
             Found::Nowhere { slot } => slot,
@@ -253,16 +256,16 @@ impl Dict {
             Some(table) => table,
             None => {
                 let table = table::rebuild(heap, self.root, guard, old_table)?;
-                if let Found::Nowhere { slot: fresh } = table.find(hash, key)? {
+                if let Found::Nowhere { slot: fresh } = table.find(new.hash, key)? {
                     slot = fresh;
                 }
                 table
             }
         };
-        let place = table.prepare(hash)?;
+        let place = table.prepare(new)?;
         self.root.last.store(table.used() + 1, Ordering::Relaxed);
         guard.commit([
-            Store::new(place.cell, id.bits()),
+            Store::new(place.cell, new.id.bits()),
             place.owned,
             Store::new(slot, place.slot),
             self.new_len(1),
@@ -288,16 +291,17 @@ impl Dict {
             let cell = spine.word(position)?;
             cell.store(0, Ordering::Relaxed);
             spine.owned_word().store(Range::new(0, position + 1).bits(), Ordering::Release);
-            keys.push((hash(key), key, entry::write(heap, seat, key, value, cell)?));
+            let (id, hint) = entry::write(heap, seat, key, value, cell)?;
+            keys.push((key, New { id, hash: hash(key), hint }));
         }
         reach(KillPoint::DictEntryBuilt);
         let old_table = [Transit::new(heap, seat, 1), Transit::new(heap, seat, 2)];
         let guard = self.lock(seat)?;
-        for (position, (hash, key, id)) in (0..count).zip(keys) {
+        for (position, (key, new)) in (0..count).zip(keys) {
             for transit in &old_table {
                 transit.release()?;
             }
-            self.put(&guard, &old_table, hash, key, id, spine.word(position)?, Write::Always)?;
+            self.put(&guard, &old_table, &new, key, spine.word(position)?, Write::Always)?;
             reach(KillPoint::DictManyHalf);
         }
         Ok(())
@@ -305,13 +309,13 @@ impl Dict {
 
     /// Looks `key` up and calls `look` with the entry, under the lock.
     #[inline]
-    fn with_entry<R>(&self, key: &[u8], look: impl FnOnce(BlockId, Entry) -> Result<R>) -> Result<Option<R>> {
+    fn with_entry<R>(&self, key: &[u8], look: impl FnOnce(BlockId, &Entry) -> Result<R>) -> Result<Option<R>> {
         let heap = self.heap();
         let seat = participant::seat(heap)?;
         let _guard = self.lock(seat)?;
         let Some(table) = Table::open(heap, self.root)? else { return Ok(None) };
         match table.find(hash(key), key)? {
-            Found::Entry { id, .. } => look(id, Entry::open(heap, id)?).map(Some),
+            Found::Entry { id, entry, .. } => look(id, &entry).map(Some),
             Found::Nowhere { .. } => Ok(None),
         }
     }
@@ -378,7 +382,7 @@ impl Dict {
         let (heap, seat) = (self.heap(), participant::seat(self.heap())?);
         let entry = Transit::new(heap, seat, 0);
         self.take_out(&entry, seat, key, None)?;
-        entry.id().map(|id| Entry::open(heap, id)?.item()).transpose()
+        entry.id().map(|id| Entry::far(heap, id)?.item()).transpose()
     }
 
     /// Moves the entry of `key` from the dict to `to`.
@@ -387,7 +391,7 @@ impl Dict {
         let Some(table) = Table::open(self.heap(), self.root)? else {
             return Ok(expected == Some(Stamp::ABSENT));
         };
-        let Found::Entry { slot, cell, id } = table.find(hash(key), key)? else {
+        let Found::Entry { slot, cell, id, .. } = table.find(hash(key), key)? else {
             return Ok(expected == Some(Stamp::ABSENT));
         };
         if expected.is_some_and(|expected| expected != Stamp(Some(id))) {
@@ -427,7 +431,7 @@ impl Dict {
                 self.root.last.store(position, Ordering::Relaxed);
                 drop(guard);
                 reach(KillPoint::DictEntryRemoved);
-                let entry = Entry::open(heap, id)?;
+                let entry = Entry::far(heap, id)?;
                 return Ok(Some((entry.key_bytes()?, entry.item()?)));
             }
         }
@@ -456,57 +460,58 @@ impl Dict {
     }
 
     /// At most `limit` entries from position `from` on (0 is the first), read by `read` under the
-    /// lock. `None` if the version is not `version` any more.
+    /// lock.
     fn batch<T>(
         &self,
         from: u64,
         version: Option<u64>,
         limit: u64,
         read: impl Fn(&Entry) -> Result<T>,
-    ) -> Result<Option<Batch<T>>> {
+    ) -> Result<Batch<T>> {
         let heap = self.heap();
         let seat = participant::seat(heap)?;
         let mut items = Vec::with_capacity(limit.min(self.len()) as usize);
         let _guard = self.lock(seat)?;
         let now = self.root.version.load(Ordering::Relaxed);
         if version.is_some_and(|version| version != now) {
-            return Ok(None);
+            return Err(HeapError::KeysChanged);
         }
         let Some(table) = Table::open(heap, self.root)? else {
-            return Ok(Some(Batch { items, next: None, version: now }));
+            return Ok(Batch { items, next: None, version: now });
         };
-        let (used, mut position) = (table.used(), from);
-        while position < used && (items.len() as u64) < limit {
-            if let Some(entry) = table.entry(position)? {
-                items.push(read(&entry)?);
+        let mut next = None;
+        table.each(from, |position, entry| {
+            if items.len() as u64 == limit {
+                next = Some(position);
+                return Ok(false);
             }
-            position += 1;
-        }
-        Ok(Some(Batch { items, next: (position < used).then_some(position), version: now }))
+            items.push(read(&entry)?);
+            Ok(true)
+        })?;
+        Ok(Batch { items, next, version: now })
     }
 
     /// At most `limit` keys and values from position `from` on: 0, or the end of the batch before.
-    /// `None` if keys came or went since `version`.
     ///
     /// # Errors
-    /// As [`Dict::get`].
-    pub fn batch_of_items(&self, from: u64, version: Option<u64>, limit: u64) -> Result<Option<Batch<Pair>>> {
+    /// [`HeapError::KeysChanged`] if keys came or went since `version`; as [`Dict::get`].
+    pub fn batch_of_items(&self, from: u64, version: Option<u64>, limit: u64) -> Result<Batch<Pair>> {
         self.batch(from, version, limit, |entry| Ok((entry.key_bytes()?, entry.item()?)))
     }
 
     /// As [`Dict::batch_of_items`], keys only.
     ///
     /// # Errors
-    /// As [`Dict::get`].
-    pub fn batch_of_keys(&self, from: u64, version: Option<u64>, limit: u64) -> Result<Option<Batch<Vec<u8>>>> {
+    /// As [`Dict::batch_of_items`].
+    pub fn batch_of_keys(&self, from: u64, version: Option<u64>, limit: u64) -> Result<Batch<Vec<u8>>> {
         self.batch(from, version, limit, Entry::key_bytes)
     }
 
     /// As [`Dict::batch_of_items`], values only.
     ///
     /// # Errors
-    /// As [`Dict::get`].
-    pub fn batch_of_values(&self, from: u64, version: Option<u64>, limit: u64) -> Result<Option<Batch<Item>>> {
+    /// As [`Dict::batch_of_items`].
+    pub fn batch_of_values(&self, from: u64, version: Option<u64>, limit: u64) -> Result<Batch<Item>> {
         self.batch(from, version, limit, Entry::item)
     }
 
@@ -515,7 +520,7 @@ impl Dict {
     /// # Errors
     /// As [`Dict::get`].
     pub fn items(&self) -> Result<Vec<Pair>> {
-        Ok(self.batch_of_items(0, None, u64::MAX)?.map(|batch| batch.items).unwrap_or_default())
+        Ok(self.batch_of_items(0, None, u64::MAX)?.items)
     }
 
     /// All keys, as they were at one moment.
@@ -523,7 +528,7 @@ impl Dict {
     /// # Errors
     /// As [`Dict::get`].
     pub fn keys(&self) -> Result<Vec<Vec<u8>>> {
-        Ok(self.batch_of_keys(0, None, u64::MAX)?.map(|batch| batch.items).unwrap_or_default())
+        Ok(self.batch_of_keys(0, None, u64::MAX)?.items)
     }
 
     /// All values, as they were at one moment.
@@ -531,7 +536,7 @@ impl Dict {
     /// # Errors
     /// As [`Dict::get`].
     pub fn values(&self) -> Result<Vec<Item>> {
-        Ok(self.batch_of_values(0, None, u64::MAX)?.map(|batch| batch.items).unwrap_or_default())
+        Ok(self.batch_of_values(0, None, u64::MAX)?.items)
     }
 }
 

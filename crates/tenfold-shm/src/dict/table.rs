@@ -2,14 +2,14 @@
 //!
 //! ```text
 //!  entries (a spine that owns them)      index (a spine that owns nothing)
-//!  ┌ block │ hash ┐  position 0          ┌ hash:32 │ position + 1:32 ┐   slot 0
-//!  │ block │ hash │  position 1          │            0            │   empty
-//!  │   0   │  …   │  removed             │            1:32 │ 0     │   deleted
+//!  ┌ block │ mark ┐  position 0          ┌ hash:32 │ position + 1:32 ┐   slot 0
+//!  │ block │ mark │  position 1          │            0            │   empty
+//!  │   0   │  …   │  removed             │          1:32 │ 0       │   deleted
 //!  └ …            ┘                      └ …                       ┘   a power of two of slots
 //! ```
 //!
-//! A key is looked for from the slot that the low half of its hash says, one slot after the other,
-//! until an empty one. There is an empty one: a slot is used only for a position that was used, and
+//! A mark is the hash and a hint where the block is, see [`super::entry`]. A key is looked for from the
+//! slot that its hash says, one slot after the other, until an empty one. There is an empty one: a slot is used only for a position that was used, and
 //! the entries have room for two thirds as many positions as there are slots.
 
 use core::sync::atomic::Ordering;
@@ -24,7 +24,7 @@ use crate::spine::{Range, Spine};
 
 use super::Root;
 
-/// Words of an entry's position: the block's id, the hash.
+/// Words of an entry's position: the block's id, its mark.
 const STRIDE: u64 = 2;
 const SLOTS_MIN: u64 = 8;
 /// A slot whose entry was removed.
@@ -36,9 +36,11 @@ pub(super) enum Found {
     Entry {
         /// The slot that says so.
         slot: Word,
-        /// The cell that owns the entry.
+        /// The cell that owns the entry, and the mark after it.
         cell: Word,
+        mark: Word,
         id: BlockId,
+        entry: Entry,
     },
     /// Nowhere; `slot` is free for it.
     Nowhere { slot: Word },
@@ -89,48 +91,66 @@ impl Table {
         self.entries.word(position * STRIDE)
     }
 
-    /// The entry at `position`, unless it was removed.
-    pub(super) fn entry(&self, position: u64) -> Result<Option<Entry>> {
-        match BlockId::from_bits(self.cell(position)?.load(Ordering::Relaxed)) {
-            Some(id) => Entry::open(self.heap, id).map(Some),
-            None => Ok(None),
+    /// Calls `f` with each entry from position `from` on, and its position, until it returns false.
+    pub(super) fn each(&self, from: u64, mut f: impl FnMut(u64, Entry) -> Result<bool>) -> Result<()> {
+        let (mut at, end) = (from * STRIDE, self.used() * STRIDE);
+        while at < end {
+            let (piece, _) = self.entries.piece(at)?;
+            let piece = &piece[..piece.len().min((end - at) as usize)];
+            for (position, pair) in (at / STRIDE..).zip(piece.chunks_exact(STRIDE as usize)) {
+                let Some(id) = BlockId::from_bits(pair[0].load(Ordering::Relaxed)) else { continue };
+                let mark = pair[1].load(Ordering::Relaxed);
+                if !f(position, Entry::open(self.heap, id, mark as u32)?)? {
+                    return Ok(());
+                }
+            }
+            at += piece.len() as u64;
         }
+        Ok(())
     }
 
     /// Looks for `key`.
     #[inline]
-    pub(super) fn find(&self, hash: u64, key: &[u8]) -> Result<Found> {
+    pub(super) fn find(&self, hash: u32, key: &[u8]) -> Result<Found> {
         let (used, mut free) = (self.used(), None);
-        for step in 0..=self.mask {
-            let slot = self.index.word(hash.wrapping_add(step) & self.mask)?;
-            let bits = slot.load(Ordering::Relaxed);
-            if bits == 0 {
-                return Ok(Found::Nowhere { slot: free.unwrap_or(slot) });
+        let (mut at, mut left) = (u64::from(hash) & self.mask, self.mask + 1);
+        while left > 0 {
+            let (piece, offset) = self.index.piece(at)?;
+            let count = (piece.len() as u64).min(left).min(self.mask + 1 - at);
+            for (slot, word) in (offset..).step_by(8).zip(&piece[..count as usize]) {
+                let bits = word.load(Ordering::Relaxed);
+                if bits == 0 {
+                    return Ok(Found::Nowhere { slot: self.heap.word(free.unwrap_or(slot))? });
+                }
+                if bits == DELETED {
+                    free.get_or_insert(slot);
+                    continue;
+                }
+                if (bits >> 32) as u32 != hash {
+                    continue;
+                }
+                let position = u64::from(bits as u32).wrapping_sub(1);
+                if position >= used {
+                    return Err(HeapError::corrupt("slot of a dict's index", slot));
+                }
+                let cell = self.cell(position)?;
+                let mark = self.heap.word(cell.offset() + 8)?;
+                let id = BlockId::from_bits(cell.load(Ordering::Relaxed))
+                    .ok_or(HeapError::corrupt("position of a dict's entry", cell.offset()))?;
+                let entry = Entry::open(self.heap, id, mark.load(Ordering::Relaxed) as u32)?;
+                if entry.is_for(key)? {
+                    return Ok(Found::Entry { slot: self.heap.word(slot)?, cell, mark, id, entry });
+                }
             }
-            if bits == DELETED {
-                free.get_or_insert(slot);
-                continue;
-            }
-            if bits >> 32 != hash >> 32 {
-                continue;
-            }
-            let position = u64::from(bits as u32).wrapping_sub(1);
-            if position >= used {
-                return Err(HeapError::corrupt("slot of a dict's index", slot.offset()));
-            }
-            let cell = self.cell(position)?;
-            let id = BlockId::from_bits(cell.load(Ordering::Relaxed))
-                .ok_or(HeapError::corrupt("position of a dict's entry", cell.offset()))?;
-            if Entry::open(self.heap, id)?.is_for(key)? {
-                return Ok(Found::Entry { slot, cell, id });
-            }
+            left -= count;
+            at = (at + count) & self.mask;
         }
         Err(HeapError::corrupt("full index of a dict", self.index.owned_word().offset()))
     }
 
     /// The slot that names `position`, whose entry is there.
     pub(super) fn slot_of(&self, position: u64) -> Result<Word> {
-        let hash = self.entries.word(position * STRIDE + 1)?.load(Ordering::Relaxed);
+        let hash = self.entries.word(position * STRIDE + 1)?.load(Ordering::Relaxed) >> 32;
         for step in 0..=self.mask {
             let slot = self.index.word(hash.wrapping_add(step) & self.mask)?;
             match slot.load(Ordering::Relaxed) {
@@ -148,17 +168,32 @@ impl Table {
         self.used() < self.capacity()
     }
 
-    /// Gets the next position ready for an entry of `hash`. Nobody sees it before the record that
+    /// Gets the next position ready for an entry. Nobody sees it before the record that
     /// makes the range of owned entries longer.
     #[inline]
-    pub(super) fn prepare(&self, hash: u64) -> Result<Place> {
+    pub(super) fn prepare(&self, new: &New) -> Result<Place> {
         let position = self.used();
-        self.entries.word(position * STRIDE + 1)?.store(hash, Ordering::Relaxed);
+        let cell = self.cell(position)?;
+        self.heap.word(cell.offset() + 8)?.store(new.mark(), Ordering::Relaxed);
         Ok(Place {
-            cell: self.cell(position)?,
+            cell,
             owned: Store::new(self.entries.owned_word(), Range::new(0, position + 1).bits()),
-            slot: hash >> 32 << 32 | (position + 1),
+            slot: u64::from(new.hash) << 32 | (position + 1),
         })
+    }
+}
+
+/// An entry that is written but not in the table.
+pub(super) struct New {
+    pub(super) id: BlockId,
+    pub(super) hash: u32,
+    pub(super) hint: u32,
+}
+
+impl New {
+    /// What stands beside its id.
+    pub(super) fn mark(&self) -> u64 {
+        u64::from(self.hash) << 32 | u64::from(self.hint)
     }
 }
 
@@ -219,7 +254,7 @@ impl Table {
         let mut position = 0;
         old.entries.pieces(0, old.used() * STRIDE, |_, piece| {
             for pair in piece.chunks_exact(STRIDE as usize) {
-                let (id, hash) = (pair[0].load(Ordering::Relaxed), pair[1].load(Ordering::Relaxed));
+                let (id, mark) = (pair[0].load(Ordering::Relaxed), pair[1].load(Ordering::Relaxed));
                 if id == 0 {
                     continue;
                 }
@@ -227,9 +262,9 @@ impl Table {
                     return Err(HeapError::corrupt("length of a dict", self.entries.owned_word().offset()));
                 }
                 self.entries.word(position * STRIDE)?.store(id, Ordering::Relaxed);
-                self.entries.word(position * STRIDE + 1)?.store(hash, Ordering::Relaxed);
+                self.entries.word(position * STRIDE + 1)?.store(mark, Ordering::Relaxed);
                 position += 1;
-                self.enter(hash, position)?;
+                self.enter(mark >> 32, position)?;
             }
             Ok(())
         })?;
@@ -242,7 +277,7 @@ impl Table {
         loop {
             let slot = self.index.word(at)?;
             if slot.load(Ordering::Relaxed) == 0 {
-                slot.store(hash >> 32 << 32 | position, Ordering::Relaxed);
+                slot.store(hash << 32 | position, Ordering::Relaxed);
                 return Ok(());
             }
             at = (at + 1) & self.mask;
