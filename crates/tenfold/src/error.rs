@@ -4,6 +4,7 @@ use tenfold_engine::HeapError;
 use tenfold_engine::launch::LaunchError;
 use tenfold_engine::pool::PoolError;
 use tenfold_engine::process::ProcessError;
+use tenfold_engine::shm::sync::SyncError;
 
 use crate::pool::TaskError;
 
@@ -58,7 +59,23 @@ pub enum Error {
     /// A pool cannot do what was asked.
     #[error(transparent)]
     Pool(#[from] PoolError),
+    /// A party died, gave up or aborted while others waited at the barrier.
+    #[error("the barrier is broken: a party died, gave up waiting or called abort(); call reset() to use it again")]
+    BrokenBarrier,
+    /// A lock or semaphore was released that was not held.
+    #[error("{0}")]
+    Misuse(SyncError),
     /// An argument makes no sense.
     #[error("{0}")]
     InvalidArgument(String),
+}
+
+impl From<SyncError> for Error {
+    fn from(error: SyncError) -> Error {
+        match error {
+            SyncError::Heap(error) => Error::Heap(error),
+            SyncError::OutOfRange { .. } => Error::InvalidArgument(error.to_string()),
+            error => Error::Misuse(error),
+        }
+    }
 }

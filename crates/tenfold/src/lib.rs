@@ -1,21 +1,37 @@
 //! Process-based parallelism that is fast and cannot hang.
 #![forbid(unsafe_code)]
 
+mod array;
+mod barrier;
+mod condition;
 pub mod dict;
 mod error;
+mod event;
 mod function;
+mod handle;
 mod key;
 pub mod list;
+mod lock;
 mod manager;
 mod namespace;
 mod payload;
 mod pool;
 mod process;
+mod rwlock;
+mod semaphore;
+mod value;
 
+pub use bytemuck;
 pub use dict::Dict;
+
+pub use array::{Array, ArrayGuard, RawArray};
+pub use barrier::Barrier;
+pub use condition::{Condition, WaitGuard};
 pub use error::{Error, Result};
+pub use event::Event;
 pub use function::Outcome;
 pub use list::List;
+pub use lock::{Lock, LockError, LockGuard, LockResult, RLock, RLockGuard};
 pub use manager::Manager;
 pub use namespace::Namespace;
 pub use payload::Message;
@@ -24,6 +40,10 @@ pub use process::{
     CurrentProcess, Process, ProcessBuilder, StartMethod, active_children, current_process, init, parent_pid,
     parent_process, pid, set_start_method,
 };
+pub use rwlock::{ReadGuard, RwLock, WriteGuard};
+pub use semaphore::{BoundedSemaphore, Permit, Semaphore};
 pub use tenfold_engine::launch::LaunchError;
 pub use tenfold_engine::pool::PoolError;
 pub use tenfold_engine::process::ProcessError;
+pub use tenfold_engine::shm::sync::Acquired;
+pub use value::{RawValue, Value, ValueGuard};
