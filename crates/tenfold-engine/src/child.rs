@@ -13,7 +13,6 @@ use tenfold_shm::process_record::ProcessRecord;
 use tenfold_sys::process;
 
 use crate::function::{self, Call, Outcome};
-use crate::launch::Never;
 use crate::places;
 use crate::process::LastWords;
 use crate::start_hook::CANNOT_START;
@@ -24,20 +23,20 @@ pub(crate) const PANICKED: i32 = 101;
 const FAILED: i32 = 1;
 
 /// Runs the function for which this process was started, and exits.
-pub(crate) fn run(heap: Heap, claimed: Identity) -> Never {
+pub(crate) fn run(heap: Heap, claimed: Identity) -> ! {
     let record = arrive(heap, claimed);
     function::install_panic_hook();
     run_entry(heap, claimed, &record)
 }
 
 /// Runs a closure that came along by fork, and exits.
-pub(crate) fn run_closure(heap: Heap, claimed: Identity, f: impl FnOnce() -> Result<(), String>) -> Never {
+pub(crate) fn run_closure(heap: Heap, claimed: Identity, f: impl FnOnce() -> Result<(), String>) -> ! {
     let record = arrive(heap, claimed);
     function::install_panic_hook();
     finish(heap, &record, function::catch(f))
 }
 
-fn run_entry(heap: Heap, claimed: Identity, record: &ProcessRecord) -> Never {
+fn run_entry(heap: Heap, claimed: Identity, record: &ProcessRecord) -> ! {
     let entry = places::slot_word(heap, claimed, places::ENTRY).load(Ordering::Relaxed);
     let outcome = match (function::entry_at(entry), take_argument(heap, claimed)) {
         (Some(entry), Ok(input)) => {
@@ -59,11 +58,11 @@ fn arrive(heap: Heap, claimed: Identity) -> ProcessRecord {
         process::exit_now(CANNOT_START);
     }
     let Ok(record) = ProcessRecord::of(heap, claimed) else { process::exit_now(CANNOT_START) };
-    let entry = participant::roster(claimed.slot(), heap);
-    record.announce(entry.pid(), entry.start_time());
     if let Some(name) = name_of(heap, claimed) {
         process::set_name(&name);
     }
+    let entry = participant::roster(claimed.slot(), heap);
+    record.announce(entry.pid(), entry.start_time());
     record
 }
 
@@ -84,7 +83,7 @@ fn take_argument(heap: Heap, claimed: Identity) -> tenfold_shm::Result<Payload> 
     Payload::held(heap, held)
 }
 
-fn finish(heap: Heap, record: &ProcessRecord, outcome: Outcome) -> Never {
+fn finish(heap: Heap, record: &ProcessRecord, outcome: Outcome) -> ! {
     let (code, words) = match outcome {
         Outcome::Returned => (0, None),
         Outcome::Failed(text) => (FAILED, Some(LastWords::Failed(text))),

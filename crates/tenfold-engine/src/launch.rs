@@ -58,9 +58,6 @@ impl Method {
     }
 }
 
-/// What does not come back.
-pub(crate) type Never = core::convert::Infallible;
-
 /// What is to be started, and how.
 #[derive(Debug, Clone, Copy)]
 pub struct LaunchSpec<'a> {
@@ -163,13 +160,17 @@ pub fn launch(heap: Heap, spec: &LaunchSpec<'_>) -> Result<Child, LaunchError> {
             nursery::ask_for(heap, claimed)?;
             Ok(Child::new(heap, record, claimed, spec.name))
         }
-        Method::Fork => fork_and(heap, spec, |claimed| child::run(heap, claimed)),
+        Method::Fork => match split(heap, spec)? {
+            Side::Parent(child) => Ok(child),
+            Side::Child(claimed) => child::run(heap, claimed),
+        },
         Method::Spawn => {
             let (claimed, record) = prepare(heap, spec, 0)?;
             match start_hook::exec(heap, Role::Child, claimed) {
                 Ok(pid) => {
-                    adopt_child(heap, claimed, pid);
-                    Ok(Child::new(heap, record, claimed, spec.name))
+                    let child = Child::new(heap, record, claimed, spec.name);
+                    adopt_child(heap, &child, pid);
+                    Ok(child)
                 }
                 Err(error) => {
                     participant::abandon(heap, claimed);
@@ -186,10 +187,19 @@ pub fn launch(heap: Heap, spec: &LaunchSpec<'_>) -> Result<Child, LaunchError> {
 /// # Errors
 /// [`LaunchError::ThreadsRunning`] while this process has other threads; the others.
 pub fn fork(heap: Heap, spec: &LaunchSpec<'_>, f: impl FnOnce() -> Result<(), String>) -> Result<Child, LaunchError> {
-    fork_and(heap, spec, |claimed| child::run_closure(heap, claimed, f))
+    match split(heap, spec)? {
+        Side::Parent(child) => Ok(child),
+        Side::Child(claimed) => child::run_closure(heap, claimed, f),
+    }
 }
 
-fn fork_and(heap: Heap, spec: &LaunchSpec<'_>, run: impl FnOnce(Identity) -> Never) -> Result<Child, LaunchError> {
+enum Side {
+    Parent(Child),
+    Child(Identity),
+}
+
+/// Forks this process; returns in both.
+fn split(heap: Heap, spec: &LaunchSpec<'_>) -> Result<Side, LaunchError> {
     let single = SingleThreaded::check().map_err(|threads| LaunchError::ThreadsRunning { threads })?;
     children::reap_all(heap);
     nursery::ensure(heap)?;
@@ -200,11 +210,12 @@ fn fork_and(heap: Heap, spec: &LaunchSpec<'_>, run: impl FnOnce(Identity) -> Nev
     match single.fork(heap, claimed, true) {
         Ok(Forked::Child) => {
             children::forget_all();
-            match run(claimed) {}
+            Ok(Side::Child(claimed))
         }
         Ok(Forked::Parent(pid)) => {
-            adopt_child(heap, claimed, pid);
-            Ok(Child::new(heap, record, claimed, spec.name))
+            let child = Child::new(heap, record, claimed, spec.name);
+            adopt_child(heap, &child, pid);
+            Ok(Side::Parent(child))
         }
         Err(errno) => {
             participant::abandon(heap, claimed);
@@ -226,9 +237,10 @@ fn go_on_record(heap: Heap) -> tenfold_shm::Result<()> {
 }
 
 /// A child of the caller's own is there: the caller reaps it, the warden watches it.
-fn adopt_child(heap: Heap, claimed: Identity, pid: process::Pid) {
-    participant::roster(claimed.slot(), heap).announce_pid(pid);
-    children::remember(claimed, pid);
+fn adopt_child(heap: Heap, child: &Child, pid: process::Pid) {
+    participant::roster(child.identity().slot(), heap).announce_pid(pid);
+    child.pin(pid);
+    children::remember(child.identity(), pid, Some(child.record().handle().id()));
     warden::notify(heap);
 }
 

@@ -20,10 +20,10 @@ use core::time::Duration;
 use std::collections::HashMap;
 
 use tenfold_shm::Heap;
-use tenfold_shm::heap::SLOTS;
+use tenfold_shm::heap::{BlockId, SLOTS};
 use tenfold_shm::kill_point::{KillPoint, reach};
 use tenfold_shm::participant::{self, Forked, Identity};
-use tenfold_shm::process_record::ProcessRecord;
+use tenfold_shm::process_record::{ProcessRecord, RECORD_CELL};
 use tenfold_sys::clock::{self, Deadline};
 use tenfold_sys::process::{self, ExitStatus, Pid, PidFd};
 use tenfold_sys::{Errno, futex, signals};
@@ -73,7 +73,7 @@ pub(crate) fn ensure(heap: Heap) -> Result<(), LaunchError> {
         return match start_hook::exec(heap, Role::Nursery, claimed) {
             Ok(pid) => {
                 participant::roster(claimed.slot(), heap).announce_pid(pid);
-                children::remember(claimed, pid);
+                children::remember(claimed, pid, None);
                 Ok(())
             }
             Err(error) => {
@@ -166,12 +166,18 @@ pub(crate) fn ring(heap: Heap) -> tenfold_shm::Result<()> {
     Ok(())
 }
 
+/// A child: who it is, and its record, which outlives its slot.
+struct Nursling {
+    who: Identity,
+    record: Option<BlockId>,
+}
+
 struct Nursery {
     heap: Heap,
     me: Identity,
     pid: Pid,
     single: SingleThreaded,
-    children: HashMap<Pid, Identity>,
+    children: HashMap<Pid, Nursling>,
     warden: Option<Pid>,
     warden_since: u64,
     warden_failures: u32,
@@ -248,10 +254,10 @@ impl Nursery {
                 if entry.flags.load(Ordering::Acquire) & flag::WANTED == 0 {
                     continue;
                 }
-                if let Some(claimed) = entry.identity(slot).filter(|_| entry.is_birth() && entry.pid() == 0) {
-                    if let Err(errno) = self.fork(claimed) {
-                        self.not_started(claimed, errno);
-                    }
+                if let Some(claimed) = entry.identity(slot).filter(|_| entry.is_birth() && entry.pid() == 0)
+                    && let Err(errno) = self.fork(claimed)
+                {
+                    self.not_started(claimed, errno);
                 }
                 entry.flags.fetch_and(!flag::WANTED, Ordering::AcqRel);
             }
@@ -268,7 +274,8 @@ impl Nursery {
             Forked::Child => self.become_child(claimed),
             Forked::Parent(pid) => {
                 reach(KillPoint::NurseryForked);
-                self.children.insert(pid, claimed);
+                let record = places::cell(self.heap, claimed, RECORD_CELL).load(Ordering::Acquire);
+                self.children.insert(pid, Nursling { who: claimed, record: BlockId::from_bits(record) });
                 Ok(())
             }
         }
@@ -285,7 +292,7 @@ impl Nursery {
                 process::exit_now(CANNOT_START);
             }
         }
-        match child::run(self.heap, claimed) {}
+        child::run(self.heap, claimed)
     }
 
     /// A process that could not be made has ended: whoever joins it is told why.
@@ -321,14 +328,16 @@ impl Nursery {
                 let early = clock::now().saturating_sub(self.warden_since) < Duration::from_secs(1).as_nanos() as u64;
                 self.warden_failures = if early && status.is_normal() { self.warden_failures + 1 } else { 0 };
             }
-            if let Some(who) = self.children.remove(&pid) {
-                if who.is_current(self.heap) {
-                    participant::sweep_participant(self.heap, who, Some(status));
-                }
-            }
+            self.bury(pid, status);
         }
         if any {
             warden::kill_orphaned_daemons(self.heap);
+        }
+    }
+
+    fn bury(&mut self, pid: Pid, status: ExitStatus) {
+        if let Some(child) = self.children.remove(&pid) {
+            children::bury(self.heap, child.who, child.record, status);
         }
     }
 
@@ -336,12 +345,11 @@ impl Nursery {
     fn relieve_warden(&mut self) {
         if let Some(old) = Service::Warden.identity(self.heap).filter(|old| old.is_current(self.heap)) {
             let entry = participant::roster(old.slot(), self.heap);
-            if participant::is_alive(entry.pid(), entry.start_time()) {
-                if let Ok(fd) = PidFd::open(entry.pid()) {
-                    if fd.signal(SIGKILL).is_ok() {
-                        fd.wait_dead(Deadline::never());
-                    }
-                }
+            if participant::is_alive(entry.pid(), entry.start_time())
+                && let Ok(fd) = PidFd::open(entry.pid())
+                && fd.signal(SIGKILL).is_ok()
+            {
+                fd.wait_dead(Deadline::never());
             }
             participant::sweep_participant(self.heap, old, None);
         }
@@ -365,7 +373,7 @@ impl Nursery {
             Ok(Forked::Parent(pid)) => {
                 self.warden = Some(pid);
                 self.warden_since = clock::now();
-                self.children.insert(pid, claimed);
+                self.children.insert(pid, Nursling { who: claimed, record: None });
             }
             // The next event tries again.
             Err(_) => participant::abandon(self.heap, claimed),
@@ -384,16 +392,14 @@ impl Nursery {
                 }
                 continue;
             };
-            if let Some(who) = self.children.remove(&pid) {
-                participant::sweep_participant(self.heap, who, Some(status));
-            }
+            self.bury(pid, status);
         }
         process::exit_now(0)
     }
 
     fn ends_with_the_root(&self, pid: Pid) -> bool {
-        let Some(who) = self.children.get(&pid) else { return false };
-        let flags = places::flags(self.heap, *who).load(Ordering::Acquire);
+        let Some(&Nursling { who, .. }) = self.children.get(&pid) else { return false };
+        let flags = places::flags(self.heap, who).load(Ordering::Acquire);
         who.is_current(self.heap) && flags & (flag::OUTLIVE | flag::WARDEN) == 0
     }
 }

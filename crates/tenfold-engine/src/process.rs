@@ -170,6 +170,14 @@ impl Child {
         Child { heap, record, identity, name: name.to_owned(), pidfd: OnceLock::new() }
     }
 
+    /// Takes hold of the process, which the caller has just made: its number cannot mean another one
+    /// yet, and whoever reaps it, the kernel will tell us how it ended.
+    pub(crate) fn pin(&self, pid: Pid) {
+        if let Ok(pidfd) = PidFd::open(pid) {
+            self.pidfd.get_or_init(|| pidfd);
+        }
+    }
+
     /// The process that is now the participant `who`, if tenfold started it.
     ///
     /// # Errors
@@ -392,11 +400,7 @@ pub fn active_children(heap: Heap) -> tenfold_shm::Result<Vec<Child>> {
             continue;
         }
         // Helpers have no record; a process that ends just now may have lost it.
-        if let Ok(child) = Child::of(heap, who) {
-            if child.is_alive() {
-                found.push(child);
-            }
-        }
+        found.extend(Child::of(heap, who).ok().filter(Child::is_alive));
     }
     Ok(found)
 }

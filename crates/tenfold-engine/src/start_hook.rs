@@ -106,6 +106,8 @@ enum JoinError {
     Descriptor { fd: i32, errno: Errno },
     #[error(transparent)]
     Heap(#[from] HeapError),
+    #[error("nobody waits for this process any more")]
+    Expired,
     #[error(
         "the executable is not the one that the program was started from (it was replaced on disk, \
          or the program changed its root directory); start the program anew"
@@ -120,7 +122,7 @@ fn become_role(before_main: bool) -> ! {
     unsafe { std::env::remove_var(VARIABLE) };
     let (heap, token) = match join_family(&text) {
         Ok(joined) => joined,
-        Err(JoinError::Heap(HeapError::FamilyEnded)) => process::exit_now(CANNOT_START),
+        Err(JoinError::Expired) => process::exit_now(CANNOT_START),
         Err(error) => {
             eprintln!("tenfold: this process cannot start: {error}");
             process::exit_now(CANNOT_START);
@@ -139,7 +141,7 @@ fn become_role(before_main: bool) -> ! {
     }
     match token.role {
         Role::Nursery => nursery::run(heap, token.claimed),
-        Role::Child => match child::run(heap, token.claimed) {},
+        Role::Child => child::run(heap, token.claimed),
     }
 }
 
@@ -155,7 +157,11 @@ fn join_family(text: &str) -> Result<(Heap, Token), JoinError> {
     if !same_executable(heap) {
         return Err(JoinError::OtherExecutable);
     }
-    participant::adopt(heap, token.claimed)?;
+    // Whoever claimed the slot is dead, or the whole family: then this process was not to be.
+    participant::adopt(heap, token.claimed).map_err(|error| match error {
+        HeapError::Stale | HeapError::FamilyEnded => JoinError::Expired,
+        error => JoinError::Heap(error),
+    })?;
     Ok((heap, token))
 }
 

@@ -20,7 +20,7 @@ use tenfold_shm::participant::{self, Identity};
 use tenfold_sys::bell::{self, Bell};
 use tenfold_sys::clock::Deadline;
 use tenfold_sys::poll::wait_readable;
-use tenfold_sys::process::{self, PidFd};
+use tenfold_sys::process::{self, ExitStatus, PidFd};
 use tenfold_sys::{Errno, procfs};
 
 use crate::nursery;
@@ -29,7 +29,9 @@ use crate::start_hook::CANNOT_START;
 
 const SIGKILL: i32 = 9;
 /// How long whoever reaps a process may take to tell its status before it is swept without.
-const STATUS_GRACE: Duration = Duration::from_millis(60);
+const STATUS_GRACE: Duration = Duration::from_millis(100);
+/// How often to look whether it has.
+const LINGERING: Duration = Duration::from_millis(5);
 /// How often to look around when a process cannot be watched, for lack of descriptors.
 const UNWATCHED: Duration = Duration::from_millis(500);
 /// How long the processes of a family that has ended may take to die.
@@ -100,12 +102,18 @@ struct Watched {
     pidfd: PidFd,
 }
 
+struct Lingering {
+    who: Identity,
+    pidfd: Option<PidFd>,
+    until: Deadline,
+}
+
 struct Warden {
     heap: Heap,
     me: Identity,
     watched: Vec<Watched>,
-    /// Dead, and waiting for their status.
-    lingering: Vec<Identity>,
+    /// Dead, and waiting for their status; those of which there was nothing to watch have no pidfd.
+    lingering: Vec<Lingering>,
     /// Whether somebody could not be watched.
     blind: bool,
 }
@@ -153,22 +161,16 @@ impl Warden {
             }
             self.watch(who);
         }
-        if !nursery_lives {
-            self.bury_the_unborn();
-        }
     }
 
-    /// A process that a dead nursery has forked, or not, without telling its pid will never come.
-    fn bury_the_unborn(&self) {}
-
     fn is_watched(&self, who: Identity) -> bool {
-        self.watched.iter().any(|w| w.who == who) || self.lingering.contains(&who)
+        self.watched.iter().any(|w| w.who == who) || self.lingering.iter().any(|l| l.who == who)
     }
 
     fn watch(&mut self, who: Identity) {
         match open(self.heap, who) {
             Ok(Some(pidfd)) => self.watched.push(Watched { who, pidfd }),
-            Ok(None) => self.lingering.push(who),
+            Ok(None) => self.linger(who, None),
             Err(_) => self.blind = true,
         }
     }
@@ -176,14 +178,14 @@ impl Warden {
     fn root_is_gone(&self) -> bool {
         let Some(root) = Service::Root.identity(self.heap) else { return false };
         let seen_alive = self.watched.iter().any(|w| w.who == root);
-        !seen_alive && !(self.blind && is_alive(self.heap, root))
+        !(seen_alive || self.blind && is_alive(self.heap, root))
     }
 
     fn sleep(&mut self, bell: &Bell) {
         let mut fds: Vec<BorrowedFd<'_>> = vec![bell.read_fd()];
         fds.extend(self.watched.iter().map(|w| w.pidfd.as_fd()));
         let deadline = match (self.lingering.is_empty(), self.blind) {
-            (false, _) => Deadline::after(STATUS_GRACE),
+            (false, _) => Deadline::after(LINGERING),
             (true, true) => Deadline::after(UNWATCHED),
             (true, false) => Deadline::never(),
         };
@@ -192,7 +194,7 @@ impl Warden {
                 ready.retain(|&index| index > 0);
                 for index in ready.into_iter().rev() {
                     let dead = self.watched.swap_remove(index - 1);
-                    self.take_leave(&dead);
+                    self.take_leave(dead);
                 }
             }
             // More descriptors than this process may have: see by looking.
@@ -204,26 +206,42 @@ impl Warden {
     }
 
     /// Somebody that was watched is dead.
-    fn take_leave(&mut self, dead: &Watched) {
+    fn take_leave(&mut self, dead: Watched) {
         if !dead.who.is_current(self.heap) {
             return;
         }
-        let known = participant::roster(dead.who.slot(), self.heap).exit_status().or_else(|| dead.pidfd.exit_status());
-        if known.is_some() {
-            participant::sweep_participant(self.heap, dead.who, known);
-        } else {
-            // Its parent may be about to reap it and tell.
-            self.lingering.push(dead.who);
+        match self.known_status(dead.who, Some(&dead.pidfd)) {
+            Some(status) => {
+                participant::sweep_participant(self.heap, dead.who, Some(status));
+            }
+            None => self.linger(dead.who, Some(dead.pidfd)),
         }
     }
 
-    /// Sweeps the dead whose status nobody told in time.
+    fn known_status(&self, who: Identity, pidfd: Option<&PidFd>) -> Option<ExitStatus> {
+        let told = participant::roster(who.slot(), self.heap).exit_status();
+        told.or_else(|| pidfd.and_then(PidFd::exit_status))
+    }
+
+    /// Its parent may be about to reap it; then the kernel, or the parent, tells how it ended.
+    fn linger(&mut self, who: Identity, pidfd: Option<PidFd>) {
+        self.lingering.push(Lingering { who, pidfd, until: Deadline::after(STATUS_GRACE) });
+    }
+
+    /// Sweeps the dead whose status is known, or was not told in time.
     fn sweep_dead(&mut self) {
-        let heap = self.heap;
-        self.lingering.retain(|who| {
-            who.is_current(heap) && !participant::sweep_if_dead(heap, who.slot() + 1) && who.is_current(heap)
-        });
-        kill_orphaned_daemons(heap);
+        for lingering in core::mem::take(&mut self.lingering) {
+            if !lingering.who.is_current(self.heap) {
+                continue;
+            }
+            let status = self.known_status(lingering.who, lingering.pidfd.as_ref());
+            if status.is_none() && !lingering.until.expired() {
+                self.lingering.push(lingering);
+            } else {
+                participant::sweep_participant(self.heap, lingering.who, status);
+            }
+        }
+        kill_orphaned_daemons(self.heap);
     }
 
     /// The root is gone: so is, in a moment, all that tenfold started.
@@ -240,13 +258,11 @@ impl Warden {
                 break;
             }
         }
-        if let Some(nursery) = Service::Nursery.identity(self.heap) {
-            if let Ok(Some(pidfd)) = open(self.heap, nursery) {
-                if !pidfd.wait_dead(Deadline::after(LAST_MOMENTS)) {
-                    let _ = pidfd.signal(SIGKILL);
-                    pidfd.wait_dead(Deadline::after(LAST_MOMENTS));
-                }
-            }
+        let nursery = Service::Nursery.identity(self.heap);
+        let nursery = nursery.and_then(|nursery| open(self.heap, nursery).ok().flatten());
+        if let Some(pidfd) = nursery.filter(|pidfd| !pidfd.wait_dead(Deadline::after(LAST_MOMENTS))) {
+            let _ = pidfd.signal(SIGKILL);
+            pidfd.wait_dead(Deadline::after(LAST_MOMENTS));
         }
         // Those who go on may wait for locks of the dead.
         participant::sweep_all(self.heap);

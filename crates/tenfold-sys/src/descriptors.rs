@@ -14,6 +14,11 @@ pub fn close_on_exec(fd: BorrowedFd<'_>) -> Result<()> {
     rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)
 }
 
+/// The opposite of [`close_on_exec`]: whatever is exec'd without further care inherits the descriptor.
+pub fn keep_on_exec(fd: BorrowedFd<'_>) -> Result<()> {
+    rustix::io::fcntl_setfd(fd, FdFlags::empty())
+}
+
 /// Makes standard input, output and error `/dev/null`. Does not block.
 ///
 /// # Errors
@@ -88,5 +93,7 @@ mod tests {
         let (reader, _writer) = rustix::pipe::pipe().expect("pipe");
         close_on_exec(reader.as_fd()).expect("mark");
         assert!(rustix::io::fcntl_getfd(&reader).expect("flags").contains(FdFlags::CLOEXEC));
+        keep_on_exec(reader.as_fd()).expect("unmark");
+        assert!(!rustix::io::fcntl_getfd(&reader).expect("flags").contains(FdFlags::CLOEXEC));
     }
 }

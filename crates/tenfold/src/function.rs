@@ -36,19 +36,23 @@ impl<E: Display> Outcome for core::result::Result<(), E> {
     }
 }
 
-/// The type `!`, by the one way there is to name it outside of a return type.
-trait Returning {
-    type Type;
-}
-
-impl<R> Returning for fn() -> R {
-    type Type = R;
-}
-
-impl Outcome for <fn() -> ! as Returning>::Type {
+impl Outcome for never::Never {
     fn outcome(self) -> core::result::Result<(), String> {
         self
     }
+}
+
+/// The type `!`, by the one way there is to name it outside of a return type.
+mod never {
+    pub trait Returning {
+        type Type;
+    }
+
+    impl<R> Returning for fn() -> R {
+        type Type = R;
+    }
+
+    pub(super) type Never = <fn() -> ! as Returning>::Type;
 }
 
 /// Calls the function of a process: one argument in, nothing out.
