@@ -4,12 +4,12 @@
 #[path = "support/crash.rs"]
 mod crash;
 
-use crash::{Before, alone, killed_at};
+use crash::{Before, alone, in_child, kill_at, killed_at};
 use tenfold_shm::Heap;
 use tenfold_shm::kill_point::KillPoint;
 use tenfold_shm::message::{self, Outgoing};
 use tenfold_shm::object::{self, Handle, ObjectKind};
-use tenfold_shm::participant;
+use tenfold_shm::participant::{self, HeldCell};
 
 /// One of everything that the core does.
 fn everything(heap: Heap) {
@@ -20,11 +20,26 @@ fn everything(heap: Heap) {
         block.write(heap, 0, &[7]).unwrap();
         heap.give_back(seat, block.id(), cell).unwrap();
     }
-    let event = Handle::create(heap, ObjectKind::Event, 8, |_| Ok(())).unwrap();
-    let lock = Handle::create(heap, ObjectKind::Lock, 8, |_| Ok(())).unwrap();
+    let (event, lock) = (object(heap, ObjectKind::Event), object(heap, ObjectKind::Lock));
     let outgoing = Outgoing { parts: &[b"ab", b"c"], handles: &[event, lock] };
     message::write(heap, seat, outgoing, cell).unwrap();
     object::release(heap, seat, cell).unwrap();
+}
+
+fn object(heap: Heap, kind: ObjectKind) -> Handle {
+    Handle::create(heap, kind, 8, |_| Ok(())).unwrap()
+}
+
+/// What a process has at its death: objects, a message in its ledger, one on the move.
+fn hold_some_of_everything(heap: Heap) {
+    let seat = participant::seat(heap).unwrap();
+    let (event, lock) = (object(heap, ObjectKind::Event), object(heap, ObjectKind::Lock));
+    let cell = HeldCell::take(heap).unwrap();
+    let outgoing = Outgoing { parts: &[&[1; 2000]], handles: &[event.clone(), lock.clone()] };
+    message::write(heap, seat, outgoing, cell.word()).unwrap();
+    message::write(heap, seat, outgoing, seat.transit(2)).unwrap();
+    heap.take(seat, 3_000_000, ObjectKind::Bytes, seat.transit(3)).unwrap();
+    core::mem::forget((event, lock, cell));
 }
 
 fn survives(point: KillPoint) {
@@ -33,8 +48,9 @@ fn survives(point: KillPoint) {
         let before = Before::of(heap);
         let mut passes = 0;
         // `killed_at` forks, which copies what the parent holds: let it hold something.
-        let held = Handle::create(heap, ObjectKind::Event, 8, |_| Ok(())).unwrap();
+        let held = object(heap, ObjectKind::Event);
         while killed_at(point, passes, || everything(heap)) {
+            // The survivor goes on without having been told of any death.
             everything(heap);
             passes += 1;
             assert!(passes < 1000);
@@ -67,4 +83,110 @@ kills! {
     killed_with_an_object_dying: ObjectDying,
     killed_with_a_message_written: MessageWritten,
     killed_with_a_handle_of_a_message_dropped: MessageHandleDropped,
+}
+
+#[test]
+fn killed_in_the_growth_of_the_heap() {
+    alone(|heap| {
+        everything(heap);
+        for bytes in [3_000, 7_000, 70_000, 700_000, 5_000_000] {
+            let before = Before::of(heap);
+            let committed = heap.stats().committed_bytes;
+            let take = || {
+                let seat = participant::seat(heap).unwrap();
+                heap.take(seat, bytes, ObjectKind::Bytes, seat.transit(0)).unwrap();
+            };
+            for _ in 0..5 {
+                kill_at(KillPoint::HeapGrown, 0, take);
+                before.assert_unchanged();
+                assert_eq!(heap.stats().committed_bytes, committed);
+            }
+            in_child(take).succeeds();
+            before.assert_unchanged();
+        }
+    });
+}
+
+/// Each fork of a process that is killed in the fork handlers leaves a slot that no child adopts.
+#[test]
+fn killed_in_a_fork() {
+    alone(|heap| {
+        let before = Before::of(heap);
+        let held = object(heap, ObjectKind::Event);
+        for point in [KillPoint::SlotClaimed, KillPoint::BirthPrepared] {
+            kill_at(point, 0, || in_child(|| ()).succeeds());
+        }
+        drop(held);
+        before.assert_unchanged();
+        in_child(|| everything(heap)).succeeds();
+        before.assert_unchanged();
+    });
+}
+
+#[test]
+fn killed_in_a_sweep() {
+    alone(|heap| {
+        everything(heap);
+        let before = Before::of(heap);
+        for point in [KillPoint::SweepClaimed, KillPoint::SweepLocksDone, KillPoint::SweepDone] {
+            for victim in [KillPoint::HeapTaken, KillPoint::RedoCommitted] {
+                kill_at(victim, 30, || {
+                    hold_some_of_everything(heap);
+                    (0..10).for_each(|_| everything(heap));
+                });
+                kill_at(point, 0, || crash::sweep(heap));
+                everything(heap);
+                before.assert_unchanged();
+            }
+        }
+    });
+}
+
+#[test]
+fn killed_in_the_sweep_of_a_killed_sweeper() {
+    alone(|heap| {
+        everything(heap);
+        let before = Before::of(heap);
+        let points = [KillPoint::SweepClaimed, KillPoint::SweepLocksDone, KillPoint::SweepDone];
+        for (first, second) in points.into_iter().flat_map(|first| points.map(|second| (first, second))) {
+            for passes in 0..2 {
+                kill_at(KillPoint::RedoHalfApplied, 40, || {
+                    hold_some_of_everything(heap);
+                    (0..10).for_each(|_| everything(heap));
+                });
+                kill_at(first, 0, || crash::sweep(heap));
+                // Two are dead; the next sweeper dies over the first of them, or over the second.
+                kill_at(second, passes, || crash::sweep(heap));
+                everything(heap);
+                before.assert_unchanged();
+            }
+        }
+    });
+}
+
+/// A sweeper killed at each of the stores that it does for the dead.
+#[test]
+fn killed_at_any_store_of_a_sweep() {
+    alone(|heap| {
+        everything(heap);
+        let before = Before::of(heap);
+        for point in [KillPoint::RedoCommitted, KillPoint::RedoHalfApplied, KillPoint::LockReleased] {
+            let mut passes = 0;
+            loop {
+                let victim = in_child(|| {
+                    hold_some_of_everything(heap);
+                    tenfold_sys::process::kill_self();
+                });
+                victim.wait();
+                let killed = killed_at(point, passes, || crash::sweep(heap));
+                everything(heap);
+                before.assert_unchanged();
+                if !killed {
+                    break;
+                }
+                passes += 1;
+            }
+            assert!(passes > 5, "{}: {passes}", point.name());
+        }
+    });
 }
