@@ -20,6 +20,7 @@ mod process;
 mod rwlock;
 mod semaphore;
 mod value;
+mod thread_pool;
 
 pub use bytemuck;
 pub use dict::Dict;
@@ -47,3 +48,4 @@ pub use tenfold_engine::pool::PoolError;
 pub use tenfold_engine::process::ProcessError;
 pub use tenfold_engine::shm::sync::Acquired;
 pub use value::{RawValue, Value, ValueGuard};
+pub use thread_pool::{ThreadImap, ThreadPool};

@@ -4,9 +4,10 @@ use core::future::{Future, IntoFuture};
 use core::marker::PhantomData;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tenfold_engine::pool::PoolError;
 use tenfold_engine::pool::board::{Batch, Cancel};
 use tenfold_engine::sys::clock::Deadline;
 
@@ -16,49 +17,100 @@ use super::watcher::Watched;
 use crate::error::{Error, Result};
 use crate::payload::Message;
 
-/// Where a watched result arrives.
+/// Where a result arrives that somebody else puts there.
 struct Slot<T> {
     state: Mutex<SlotState<T>>,
     filled: Condvar,
 }
 
+type Callback<T> = Box<dyn FnOnce(Result<T>) + Send>;
+
 struct SlotState<T> {
     result: Option<Result<T>>,
     done: bool,
+    cancelled: bool,
     waker: Option<Waker>,
+    /// Takes the result instead of the slot.
+    callback: Option<Callback<T>>,
 }
 
 impl<T> Slot<T> {
     fn new() -> Slot<T> {
-        let state = SlotState { result: None, done: false, waker: None };
+        let state = SlotState { result: None, done: false, cancelled: false, waker: None, callback: None };
         Slot { state: Mutex::new(state), filled: Condvar::new() }
     }
 
+    fn lock(&self) -> MutexGuard<'_, SlotState<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn fill(&self, result: Result<T>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.result = Some(result);
+        let mut state = self.lock();
         state.done = true;
         let waker = state.waker.take();
-        drop(state);
+        match state.callback.take() {
+            Some(callback) => {
+                drop(state);
+                callback(result);
+            }
+            None => {
+                state.result = Some(result);
+                drop(state);
+            }
+        }
         self.filled.notify_all();
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 
-    fn wait(&self, deadline: Deadline) -> Result<T> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if let Some(result) = state.result.take() {
-                return result;
-            }
+    /// Waits until the slot is filled; `None` at the deadline.
+    fn wait(&self, deadline: Deadline) -> Option<MutexGuard<'_, SlotState<T>>> {
+        let mut state = self.lock();
+        while !state.done {
             let left = deadline.remaining().unwrap_or(Duration::from_secs(3600));
             if left.is_zero() {
-                return Err(Error::TimedOut { what: "waiting for a task" });
+                return None;
             }
             state = self.filled.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+        Some(state)
     }
+
+    fn take(&self, deadline: Deadline) -> Result<T> {
+        let Some(mut state) = self.wait(deadline) else { return Err(PoolError::TimedOut.into()) };
+        state.result.take().unwrap_or_else(|| Err(Error::InvalidArgument("the result was taken already".into())))
+    }
+}
+
+/// Puts a result into its slot. Dropped without, the waiter learns that the pool has ended.
+pub(crate) struct Filler<T>(Option<Arc<Slot<T>>>);
+
+impl<T> Filler<T> {
+    pub(crate) fn fill(mut self, result: Result<T>) {
+        if let Some(slot) = self.0.take() {
+            slot.fill(result);
+        }
+    }
+
+    /// Whether the result was cancelled before the task began.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.0.as_ref().is_some_and(|slot| slot.lock().cancelled)
+    }
+}
+
+impl<T> Drop for Filler<T> {
+    fn drop(&mut self) {
+        if let Some(slot) = self.0.take() {
+            slot.fill(Err(PoolError::Closed.into()));
+        }
+    }
+}
+
+/// A result, and the means to put it there.
+pub(crate) fn slot<T>() -> (Filler<T>, AsyncResult<T>) {
+    let slot = Arc::new(Slot::new());
+    (Filler(Some(Arc::clone(&slot))), AsyncResult { place: Where::Slot(slot) })
 }
 
 /// One or more batches whose results are wanted together, as a `T`.
@@ -73,7 +125,7 @@ impl<R: Message> Gather<R> for One<R> {
     fn gather(&self, shared: &Shared, batches: &[Batch], deadline: Deadline) -> Result<R> {
         let Some(batch) = batches.first() else { return Err(Error::InvalidArgument("no task".into())) };
         shared.engine.wait(batch.bell(), deadline, || batch.is_final(0))?;
-        take(batch, 0)?.ok_or(Error::TimedOut { what: "waiting for a task" })
+        take(batch, 0)?.ok_or(PoolError::TimedOut.into())
     }
 }
 
@@ -95,7 +147,7 @@ impl<R: Message> Gather<Vec<R>> for All<R> {
 }
 
 enum Where<T> {
-    Batches(Vec<Batch>, Box<dyn Gather<T>>),
+    Batches(Arc<Shared>, Vec<Batch>, Box<dyn Gather<T>>),
     Slot(Arc<Slot<T>>),
 }
 
@@ -105,7 +157,6 @@ enum Where<T> {
 /// Can be awaited in any async runtime. Dropped, the task still runs; its result is lost.
 #[must_use = "a result nobody asks for is lost; `get` waits for it"]
 pub struct AsyncResult<T> {
-    shared: Arc<Shared>,
     place: Where<T>,
 }
 
@@ -119,8 +170,8 @@ impl<T> AsyncResult<T> {
     /// Whether the result is there, good or bad. Never blocks.
     pub fn is_ready(&self) -> bool {
         match &self.place {
-            Where::Batches(batches, _) => batches.iter().all(Batch::is_finished),
-            Where::Slot(slot) => slot.state.lock().unwrap_or_else(PoisonError::into_inner).done,
+            Where::Batches(_, batches, _) => batches.iter().all(Batch::is_finished),
+            Where::Slot(slot) => slot.lock().done,
         }
     }
 
@@ -131,27 +182,17 @@ impl<T> AsyncResult<T> {
     pub fn wait_timeout(&self, timeout: Duration) -> Result<bool> {
         let deadline = Deadline::after(timeout);
         match &self.place {
-            Where::Batches(batches, _) => {
+            Where::Batches(shared, batches, _) => {
                 for batch in batches {
-                    match self.shared.engine.wait(batch.bell(), deadline, || batch.is_finished()) {
+                    match shared.engine.wait(batch.bell(), deadline, || batch.is_finished()) {
                         Ok(()) => {}
-                        Err(tenfold_engine::pool::PoolError::TimedOut) => return Ok(false),
+                        Err(PoolError::TimedOut) => return Ok(false),
                         Err(error) => return Err(error.into()),
                     }
                 }
                 Ok(true)
             }
-            Where::Slot(slot) => {
-                let mut state = slot.state.lock().unwrap_or_else(PoisonError::into_inner);
-                while !state.done {
-                    let left = deadline.remaining().unwrap_or(Duration::from_secs(3600));
-                    if left.is_zero() {
-                        return Ok(false);
-                    }
-                    state = slot.filled.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-                }
-                Ok(true)
-            }
+            Where::Slot(slot) => Ok(slot.wait(deadline).is_some()),
         }
     }
 
@@ -162,14 +203,20 @@ impl<T> AsyncResult<T> {
     /// # Errors
     /// If the heap is corrupt.
     pub fn cancel(&self) -> Result<bool> {
-        let Where::Batches(batches, _) = &self.place else { return Ok(false) };
+        let (shared, batches) = match &self.place {
+            Where::Batches(shared, batches, _) => (shared, batches),
+            Where::Slot(slot) => {
+                let mut state = slot.lock();
+                return Ok(!state.done && !core::mem::replace(&mut state.cancelled, true));
+            }
+        };
         let mut changed = false;
         for batch in batches {
             if batch.items() == 1 {
                 match batch.cancel(0)? {
                     Cancel::NeverBegun => changed = true,
                     Cancel::Running(worker) => {
-                        self.shared.engine.kill(worker);
+                        shared.engine.kill(worker);
                         changed = true;
                     }
                     Cancel::TooLate => {}
@@ -187,7 +234,7 @@ impl<T> AsyncResult<T> {
 
 impl<T: Send + 'static> AsyncResult<T> {
     pub(super) fn new(shared: &Arc<Shared>, batches: Vec<Batch>, gather: impl Gather<T>) -> AsyncResult<T> {
-        AsyncResult { shared: Arc::clone(shared), place: Where::Batches(batches, Box::new(gather)) }
+        AsyncResult { place: Where::Batches(Arc::clone(shared), batches, Box::new(gather)) }
     }
 
     /// Waits for the result.
@@ -208,38 +255,38 @@ impl<T: Send + 'static> AsyncResult<T> {
 
     fn get_until(&self, deadline: Deadline) -> Result<T> {
         match &self.place {
-            Where::Batches(batches, gather) => gather.gather(&self.shared, batches, deadline),
-            Where::Slot(slot) => slot.wait(deadline),
+            Where::Batches(shared, batches, gather) => gather.gather(shared, batches, deadline),
+            Where::Slot(slot) => slot.take(deadline),
         }
     }
 
     /// Calls `callback` with the result, on the pool's callback thread, before the result becomes
     /// ready. A callback should be quick: others wait for it.
     pub fn on_done(self, callback: impl FnOnce(&Result<T>) + Send + 'static) -> AsyncResult<T> {
-        let AsyncResult { shared, place } = self;
-        let slot = Arc::new(Slot::new());
-        let arrived = Arc::clone(&slot);
-        match place {
-            Where::Batches(batches, gather) => {
-                let watched = batches.clone();
-                let inner = Arc::clone(&shared);
-                let finish = Box::new(move || {
-                    let result = gather.gather(&inner, &batches, Deadline::after(Duration::ZERO));
-                    callback(&result);
-                    arrived.fill(result);
-                });
+        let (filler, called_back) = slot();
+        let finish = move |result: Result<T>| {
+            callback(&result);
+            filler.fill(result);
+        };
+        match self.place {
+            Where::Batches(shared, batches, gather) => {
+                let (watched, engine) = (batches.clone(), Arc::clone(&shared));
+                let finish =
+                    Box::new(move || finish(gather.gather(&engine, &batches, Deadline::after(Duration::ZERO))));
                 shared.watch(Watched { batches: watched, finish });
             }
-            Where::Slot(before) => {
-                // Chained callbacks: rare enough for a thread's wait on the earlier one.
-                std::thread::spawn(move || {
-                    let result = before.wait(Deadline::never());
-                    callback(&result);
-                    arrived.fill(result);
-                });
+            Where::Slot(slot) => {
+                let mut state = slot.lock();
+                match state.result.take() {
+                    Some(result) => {
+                        drop(state);
+                        finish(result);
+                    }
+                    None => state.callback = Some(Box::new(finish)),
+                }
             }
         }
-        AsyncResult { shared, place: Where::Slot(slot) }
+        called_back
     }
 }
 
@@ -263,7 +310,7 @@ impl<T: Send + 'static> Future for ResultFuture<T> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
         let Where::Slot(slot) = &self.0.place else { return Poll::Ready(self.0.get_until(Deadline::never())) };
-        let mut state = slot.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = slot.lock();
         match state.result.take() {
             Some(result) => Poll::Ready(result),
             None => {

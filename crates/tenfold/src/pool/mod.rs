@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::payload::{self, Message};
 
 pub use imap::{Imap, ImapUnordered};
+pub(crate) use later::slot;
 pub use later::{AsyncResult, ResultFuture};
 pub use task::{Task, TaskError};
 
