@@ -77,7 +77,13 @@ fn close_terminate_join() -> Result<()> {
 
     let pool = ThreadPool::new(1)?;
     let (hold, held) = std::sync::mpsc::channel::<()>();
-    let running = pool.apply_async(move |()| held.recv().is_err(), ())?;
+    let (begun, begins) = std::sync::mpsc::channel();
+    let work = move |()| {
+        begun.send(()).unwrap();
+        held.recv().is_err()
+    };
+    let running = pool.apply_async(work, ())?;
+    begins.recv().unwrap();
     let waiting = pool.apply_async(|x: i32| x, 1)?;
     pool.terminate();
     assert!(waiting.get().is_err());

@@ -10,7 +10,7 @@
 use core::cell::RefCell;
 use core::sync::atomic::Ordering;
 
-use tenfold_shm::board::{BOARD_WORD, Board, BoardState, Glance};
+use tenfold_shm::board::{BOARD_WORD, Board, BoardState, READY_WORD};
 use tenfold_shm::heap::{BlockId, SLOTS};
 use tenfold_shm::message::{Outgoing, Payload};
 use tenfold_shm::participant::{self, Identity};
@@ -33,12 +33,10 @@ pub(crate) type Fork<'a> = dyn FnMut(&LaunchSpec<'_>) -> Result<Identity, Launch
 #[derive(Debug)]
 struct Watch {
     board: BlockId,
-    /// Workers when it last looked.
-    alive: u32,
     /// Workers that had become ready, ever, when it last looked.
     ready: u32,
-    /// Workers that died since one last became ready.
-    failures: u32,
+    /// Workers that had died before they were ready, ever, when one last became ready.
+    forgiven: u32,
 }
 
 thread_local! {
@@ -53,14 +51,14 @@ pub(crate) fn tend(heap: Heap, fork: &mut Fork<'_>) {
         return;
     }
     let alive = count_workers(heap);
-    for (board, _) in &alive {
+    for Living { board, .. } in &alive {
         if !watches.iter().any(|w| w.board == *board) {
-            watches.push(Watch { board: *board, alive: 0, ready: 0, failures: 0 });
+            watches.push(Watch { board: *board, ready: 0, forgiven: 0 });
         }
     }
     watches.retain_mut(|watch| {
-        let alive = alive.iter().find(|(board, _)| *board == watch.board).map_or(0, |(_, count)| *count);
-        look_after(heap, watch, alive, fork)
+        let found = alive.iter().find(|living| living.board == watch.board);
+        look_after(heap, watch, found.map_or((0, 0), |living| (living.starting, living.ready)), fork)
     });
     if watches.is_empty() {
         let _ = Service::Pools.word(heap).compare_exchange(launched, 0, Ordering::AcqRel, Ordering::Acquire);
@@ -68,37 +66,34 @@ pub(crate) fn tend(heap: Heap, fork: &mut Fork<'_>) {
     WATCHES.set(watches);
 }
 
-/// Starts what is missing. Returns whether the board wants looking after any longer.
-fn look_after(heap: Heap, watch: &mut Watch, mut alive: u32, fork: &mut Fork<'_>) -> bool {
+/// Starts what is missing, given how many workers are starting and how many are ready. Returns
+/// whether the board wants looking after any longer.
+fn look_after(heap: Heap, watch: &mut Watch, (starting, ready): (u32, u32), fork: &mut Fork<'_>) -> bool {
+    let mut alive = starting + ready;
     let Some(glance) = Board::glance(heap, watch.board) else { return false };
-    let Glance { state, wanted, ready, has_work, .. } = glance;
-    if state != BoardState::Open && !(state == BoardState::Closed && has_work) {
-        watch.alive = alive;
+    if glance.state != BoardState::Open && !(glance.state == BoardState::Closed && glance.has_work) {
         return alive > 0;
     }
-    if ready != watch.ready {
-        watch.ready = ready;
-        watch.failures = 0;
-    } else {
-        watch.failures += watch.alive.saturating_sub(alive);
+    let failures = glance.started.saturating_sub(glance.ready).saturating_sub(starting);
+    if glance.ready != watch.ready {
+        watch.ready = glance.ready;
+        watch.forgiven = failures;
     }
-    if watch.failures >= FAILURES_MAX {
-        let text = format!(
-            "{} of them died before they were ready for work; look at the initializer, and at standard error",
-            watch.failures
-        );
+    let failures = failures.saturating_sub(watch.forgiven);
+    if failures >= FAILURES_MAX {
+        let text =
+            format!("{failures} died before they were ready for work; look at the initializer, and at standard error");
         declare_broken(heap, watch.board, &Failure::new(FailureKind::Panicked, text));
-        watch.alive = alive;
         return alive > 0;
     }
-    while alive < wanted {
+    while alive < glance.wanted {
+        Board::note_start(heap, watch.board);
         // Without room for a process now, the next event tries again.
         if fork(&spec(watch.board, &[&watch.board.bits().to_le_bytes()], glance.owner)).is_err() {
             break;
         }
         alive += 1;
     }
-    watch.alive = alive;
     true
 }
 
@@ -109,14 +104,24 @@ fn declare_broken(heap: Heap, board: BlockId, failure: &Failure) {
     }
 }
 
-/// Each board that has workers, starting or alive, and how many.
-fn count_workers(heap: Heap) -> Vec<(BlockId, u32)> {
-    let mut found: Vec<(BlockId, u32)> = Vec::new();
-    for (_, board) in all_workers(heap) {
-        match found.iter_mut().find(|(known, _)| *known == board) {
-            Some((_, count)) => *count += 1,
-            None => found.push((board, 1)),
-        }
+/// The workers of one board.
+struct Living {
+    board: BlockId,
+    starting: u32,
+    ready: u32,
+}
+
+/// Each board that has workers.
+fn count_workers(heap: Heap) -> Vec<Living> {
+    let mut found: Vec<Living> = Vec::new();
+    for (who, board) in all_workers(heap) {
+        let place = found.iter().position(|living| living.board == board).unwrap_or_else(|| {
+            found.push(Living { board, starting: 0, ready: 0 });
+            found.len() - 1
+        });
+        let ready = places::slot_word(heap, who, READY_WORD).load(Ordering::Acquire) != 0;
+        found[place].ready += u32::from(ready);
+        found[place].starting += u32::from(!ready);
     }
     found
 }
@@ -157,6 +162,7 @@ pub(super) fn launch_worker(heap: Heap, board: &Board) -> Result<(), LaunchError
         return Err(LaunchError::NotExported);
     }
     let id = board.handle().id();
+    Board::note_start(heap, id);
     launch::launch(heap, &spec(id, &[&id.bits().to_le_bytes()], board.owner())).map(drop)
 }
 

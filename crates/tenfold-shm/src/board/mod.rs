@@ -48,6 +48,8 @@ pub const RUNNING_WORD: usize = 8;
 pub const DEADLINE_WORD: usize = 9;
 /// The word of a worker's slot that holds the id of its board, which is not a reference.
 pub const BOARD_WORD: usize = 10;
+/// The word of a worker's slot that is not zero once the worker is ready.
+pub const READY_WORD: usize = 11;
 /// Bells of a board.
 pub const BELLS: usize = 32;
 /// The bell of a pool's callback thread.
@@ -90,6 +92,8 @@ struct Shape {
     /// Identity of the one idle worker that spins.
     spinner: AtomicU32,
     next_bell: AtomicU32,
+    /// Workers that were started, ever.
+    started: AtomicU32,
     /// Workers that have run their initializer, ever.
     ready: AtomicU32,
     wanted: AtomicU32,
@@ -109,6 +113,8 @@ pub struct Glance {
     pub owner: Option<Identity>,
     /// How many workers it is to have.
     pub wanted: u32,
+    /// How many were started, ever.
+    pub started: u32,
     /// How many have become ready, ever.
     pub ready: u32,
     /// Whether batches wait for a worker.
@@ -187,11 +193,19 @@ impl Board {
             state: state(&shape),
             owner: Identity::from_bits(shape.owner.load(Ordering::Acquire)),
             wanted: shape.wanted.load(Ordering::Acquire),
+            started: shape.started.load(Ordering::Acquire),
             ready: shape.ready.load(Ordering::Acquire),
             has_work: shape.first.load(Ordering::Acquire) != 0,
         };
         // Still the same board: what was read is of it.
         heap.block(id).ok().map(|_| glance)
+    }
+
+    /// Counts a worker that is about to be started for the board `id`.
+    pub fn note_start(heap: Heap, id: BlockId) {
+        if let Ok(shape) = heap.block(id).and_then(|block| block.view::<Shape>(heap, 0)) {
+            shape.started.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
     /// How the pool is doing.
@@ -498,6 +512,8 @@ impl Board {
     pub fn join_as_worker(&self) -> Result<()> {
         let heap = self.heap();
         let me = participant::me(heap)?;
+        // In this order: a death in between counts as one before the worker was ready.
+        participant::slot(me.slot(), heap).words[READY_WORD].store(1, Ordering::SeqCst);
         self.shape.ready.fetch_add(1, Ordering::SeqCst);
         for word in &self.shape.get().workers {
             let there = word.load(Ordering::Acquire);
@@ -508,11 +524,6 @@ impl Board {
             }
         }
         Err(HeapError::TooManyProcesses { limit: WORKERS as u32 })
-    }
-
-    /// How many workers have become ready since the pool began.
-    pub fn ready(&self) -> u32 {
-        self.shape.ready.load(Ordering::SeqCst)
     }
 
     /// The workers that are ready and whose slots are their own.
