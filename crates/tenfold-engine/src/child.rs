@@ -7,6 +7,7 @@ use core::sync::atomic::Ordering;
 use std::io::Write;
 
 use tenfold_shm::Heap;
+use tenfold_shm::kill_point::{KillPoint, reach};
 use tenfold_shm::message::Payload;
 use tenfold_shm::participant::{self, HeldCell, Identity};
 use tenfold_shm::process_record::ProcessRecord;
@@ -58,6 +59,7 @@ fn arrive(heap: Heap, claimed: Identity) -> ProcessRecord {
         process::exit_now(CANNOT_START);
     }
     let Ok(record) = ProcessRecord::of(heap, claimed) else { process::exit_now(CANNOT_START) };
+    reach(KillPoint::ChildArrived);
     if let Some(name) = name_of(heap, claimed) {
         process::set_name(&name);
     }
@@ -95,6 +97,7 @@ fn finish(heap: Heap, record: &ProcessRecord, outcome: Outcome) -> ! {
     }
     flush();
     participant::announce_exit(heap, code);
+    reach(KillPoint::ChildLeaving);
     std::process::exit(code)
 }
 

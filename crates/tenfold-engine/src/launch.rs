@@ -273,9 +273,6 @@ pub(crate) fn prepare(heap: Heap, spec: &LaunchSpec<'_>, flags: u32) -> Result<(
     let chosen = |set: bool, flag: u32| if set { flag } else { 0 };
     let flags = flags | flag::STARTED | chosen(spec.daemon, flag::DAEMON) | chosen(spec.outlive, flag::OUTLIVE);
     places::flags(heap, claimed).store(flags, Ordering::Release);
-    if spec.daemon && participant::root(heap) != Some(parent.slot()) {
-        places::Service::Daemons.word(heap).store(1, Ordering::Release);
-    }
     reach(KillPoint::LaunchPrepared);
     Ok((claimed, record))
 }

@@ -14,6 +14,7 @@
 
 mod child;
 mod children;
+mod ending;
 pub mod function;
 pub mod launch;
 mod nursery;

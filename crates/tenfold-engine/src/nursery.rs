@@ -32,17 +32,20 @@ use crate::launch::{LaunchError, LaunchSpec, prepare};
 use crate::places::{self, Service, flag};
 use crate::process::LastWords;
 use crate::start_hook::{self, CANNOT_START, Role, SingleThreaded};
-use crate::{child, children, function, pool, warden};
+use crate::{child, children, ending, function, pool, warden};
 
 /// Nurseries in a row that may die before they serve.
 const FAILURES_MAX: u64 = 3;
+/// A warden that dies earlier than this died young.
+const YOUNG: Duration = Duration::from_secs(1);
+/// How often to look around while there is no warden.
+const UNWATCHED: Duration = Duration::from_millis(100);
 /// Roster entries that one bit of the summary stands for.
 const ENTRIES_A_BIT: u32 = SLOTS / 64;
 /// Signals from the keyboard: for the program, not for its helpers.
 const KEYBOARD: [i32; 3] = [SIGINT, SIGQUIT, SIGTSTP];
 const SIGINT: i32 = 2;
 const SIGQUIT: i32 = 3;
-const SIGKILL: i32 = 9;
 const SIGCHLD: i32 = 17;
 const SIGTSTP: i32 = 20;
 
@@ -172,15 +175,35 @@ struct Nursling {
     record: Option<BlockId>,
 }
 
+/// What the nursery knows of its warden.
+#[derive(Default)]
+struct Warden {
+    pid: Option<Pid>,
+    /// When it was forked last.
+    since: u64,
+    /// Wardens in a row that died young.
+    failures: u32,
+}
+
+impl Warden {
+    /// When to fork the next: at once, but for one that dies young again and again.
+    fn due(&self) -> u64 {
+        const AT_ONCE: u32 = 5;
+        let wait = Duration::from_millis(match self.failures.checked_sub(AT_ONCE) {
+            None => 0,
+            Some(more) => (10 << more.min(6)).min(500),
+        });
+        self.since + wait.as_nanos() as u64
+    }
+}
+
 struct Nursery {
     heap: Heap,
     me: Identity,
     pid: Pid,
     single: SingleThreaded,
     children: HashMap<Pid, Nursling>,
-    warden: Option<Pid>,
-    warden_since: u64,
-    warden_failures: u32,
+    warden: Warden,
     /// Keyboard signals that the program had not ignored: its children hear them.
     heard: Vec<i32>,
 }
@@ -209,17 +232,9 @@ pub(crate) fn run(heap: Heap, me: Identity) -> ! {
     if signals::on_child_exit(bell).is_err() {
         process::exit_now(CANNOT_START);
     }
-    let mut nursery = Nursery {
-        heap,
-        me,
-        pid: process::pid(),
-        single,
-        children: HashMap::new(),
-        warden: None,
-        warden_since: 0,
-        warden_failures: 0,
-        heard,
-    };
+    let mut nursery =
+        Nursery { heap, me, pid: process::pid(), single, children: HashMap::new(), warden: Warden::default(), heard };
+    reach(KillPoint::NurseryStarting);
     nursery.relieve_warden();
     // A predecessor may have died with requests in hand.
     Service::Wanted.word(heap).store(u64::MAX, Ordering::SeqCst);
@@ -227,7 +242,7 @@ pub(crate) fn run(heap: Heap, me: Identity) -> ! {
     Service::NurseryFailures.word(heap).store(0, Ordering::Release);
     loop {
         let seen = bell.load(Ordering::SeqCst);
-        if heap.has_ended() {
+        if heap.has_ended() || nursery.is_alone() {
             nursery.end();
         }
         nursery.serve();
@@ -236,13 +251,24 @@ pub(crate) fn run(heap: Heap, me: Identity) -> ! {
         pool::tend::tend(heap, &mut |spec| nursery.start(spec));
         asleep.store(1, Ordering::SeqCst);
         if bell.load(Ordering::SeqCst) == seen {
-            futex::wait(bell, seen, Deadline::never());
+            futex::wait(bell, seen, nursery.rest());
         }
         asleep.store(0, Ordering::SeqCst);
     }
 }
 
 impl Nursery {
+    /// Whether the root is gone and there is no warden to notice.
+    fn is_alone(&self) -> bool {
+        self.warden.pid.is_none()
+            && Service::Root.identity(self.heap).is_some_and(|root| !ending::is_alive(self.heap, root))
+    }
+
+    /// How long to sleep: until something happens, unless there is a warden to be made.
+    fn rest(&self) -> Deadline {
+        if self.warden.pid.is_some() { Deadline::never() } else { Deadline::after(UNWATCHED) }
+    }
+
     /// Forks all that is wanted.
     fn serve(&mut self) {
         let mut summary = Service::Wanted.word(self.heap).swap(0, Ordering::AcqRel);
@@ -323,15 +349,15 @@ impl Nursery {
         while let Some((pid, status)) = process::reap_any() {
             reach(KillPoint::NurseryReaped);
             any = true;
-            if self.warden == Some(pid) {
-                self.warden = None;
-                let early = clock::now().saturating_sub(self.warden_since) < Duration::from_secs(1).as_nanos() as u64;
-                self.warden_failures = if early && status.is_normal() { self.warden_failures + 1 } else { 0 };
+            if self.warden.pid == Some(pid) {
+                self.warden.pid = None;
+                let young = clock::now().saturating_sub(self.warden.since) < YOUNG.as_nanos() as u64;
+                self.warden.failures = if young { self.warden.failures + 1 } else { 0 };
             }
             self.bury(pid, status);
         }
         if any {
-            warden::kill_orphaned_daemons(self.heap);
+            ending::settle_estates(self.heap);
         }
     }
 
@@ -347,7 +373,7 @@ impl Nursery {
             let entry = participant::roster(old.slot(), self.heap);
             if participant::is_alive(entry.pid(), entry.start_time())
                 && let Ok(fd) = PidFd::open(entry.pid())
-                && fd.signal(SIGKILL).is_ok()
+                && fd.signal(ending::SIGKILL).is_ok()
             {
                 fd.wait_dead(Deadline::never());
             }
@@ -358,7 +384,7 @@ impl Nursery {
 
     /// Forks a warden unless there is one.
     fn keep_warden(&mut self) {
-        if self.warden.is_some() || self.warden_failures > 3 {
+        if self.warden.pid.is_some() || clock::now() < self.warden.due() {
             return;
         }
         let Ok(claimed) = participant::claim(self.heap, self.me) else { return };
@@ -371,8 +397,8 @@ impl Nursery {
                 warden::run(self.heap, claimed)
             }
             Ok(Forked::Parent(pid)) => {
-                self.warden = Some(pid);
-                self.warden_since = clock::now();
+                self.warden.pid = Some(pid);
+                self.warden.since = clock::now();
                 self.children.insert(pid, Nursling { who: claimed, record: None });
             }
             // The next event tries again.
@@ -380,26 +406,21 @@ impl Nursery {
         }
     }
 
-    /// The root is gone: waits for the children, which the warden kills, so that they do not stay
-    /// zombies where nobody reaps orphans; the warden kills those who take too long, this process
-    /// too.
+    /// The root is gone: helps the warden to kill what is to end with it, and reaps the children, so
+    /// that they do not stay zombies where nobody reaps orphans.
     fn end(&mut self) -> ! {
-        while self.children.keys().any(|&pid| self.ends_with_the_root(pid)) {
-            let Some((pid, status)) = process::reap_any() else {
-                // No child left, or none dead: the bell tells of the next.
-                if let Ok((bell, _)) = places::bell(self.heap) {
-                    futex::wait(bell, bell.load(Ordering::SeqCst), Deadline::after(Duration::from_millis(10)));
-                }
-                continue;
-            };
-            self.bury(pid, status);
+        self.heap.declare_ended();
+        loop {
+            let dying = ending::kill_all(self.heap);
+            while let Some((pid, status)) = process::reap_any() {
+                self.bury(pid, status);
+            }
+            if dying.is_empty() {
+                process::exit_now(0);
+            }
+            if let Ok((bell, _)) = places::bell(self.heap) {
+                futex::wait(bell, bell.load(Ordering::SeqCst), Deadline::after(Duration::from_millis(5)));
+            }
         }
-        process::exit_now(0)
-    }
-
-    fn ends_with_the_root(&self, pid: Pid) -> bool {
-        let Some(&Nursling { who, .. }) = self.children.get(&pid) else { return false };
-        let flags = places::flags(self.heap, who).load(Ordering::Acquire);
-        who.is_current(self.heap) && flags & (flag::OUTLIVE | flag::WARDEN) == 0
     }
 }

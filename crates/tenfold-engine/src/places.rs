@@ -58,8 +58,6 @@ pub(crate) enum Service {
     WardenBell = 6,
     /// Inode of the warden's bell; 0 while there is none.
     WardenBellInode = 7,
-    /// Not zero once a process other than the root has started a daemon.
-    Daemons = 8,
     /// Moves when a pool's worker is launched; not zero while there may be pools.
     Pools = 11,
     /// Identity of the root.

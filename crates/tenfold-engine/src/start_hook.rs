@@ -128,6 +128,8 @@ fn become_role(before_main: bool) -> ! {
             process::exit_now(CANNOT_START);
         }
     };
+    #[cfg(feature = "kill-points")]
+    arm_from_environment(token.role);
     if token.role == Role::Nursery {
         // SAFETY: exec'd just now. Constructors that ran before may have opened a descriptor; what
         // matters more is that no pipe of the starter is kept open. std uses none but 0 to 2.
@@ -142,6 +144,28 @@ fn become_role(before_main: bool) -> ! {
     match token.role {
         Role::Nursery => nursery::run(heap, token.claimed),
         Role::Child => child::run(heap, token.claimed),
+    }
+}
+
+/// For the crash tests: `TENFOLD_KILL_AT=nursery nursery.forked 2` has each nursery, and what it
+/// forks, killed when it gets to that point after passing it twice.
+#[cfg(feature = "kill-points")]
+fn arm_from_environment(role: Role) {
+    use tenfold_shm::kill_point;
+    let wish = std::env::var("TENFOLD_KILL_AT").unwrap_or_default();
+    let mut words = wish.split(' ');
+    let wanted = match words.next() {
+        Some("nursery") => Role::Nursery,
+        Some("child") => Role::Child,
+        _ => return,
+    };
+    let name = words.next().unwrap_or_default();
+    let point = kill_point::ALL.iter().find(|point| point.name() == name);
+    let passes = words.next().and_then(|passes| passes.parse().ok());
+    match (point, passes) {
+        (Some(&point), Some(passes)) if wanted == role => kill_point::arm(point, passes),
+        (Some(_), Some(_)) => {}
+        _ => panic!("TENFOLD_KILL_AT makes no sense: {wish}"),
     }
 }
 

@@ -16,18 +16,18 @@ use std::os::fd::BorrowedFd;
 
 use tenfold_shm::Heap;
 use tenfold_shm::heap::SLOTS;
+use tenfold_shm::kill_point::{KillPoint, reach};
 use tenfold_shm::participant::{self, Identity};
 use tenfold_sys::bell::{self, Bell};
 use tenfold_sys::clock::Deadline;
 use tenfold_sys::poll::wait_readable;
 use tenfold_sys::process::{self, ExitStatus, PidFd};
-use tenfold_sys::{Errno, procfs};
 
+use crate::ending;
 use crate::nursery;
 use crate::places::{self, Service, flag};
 use crate::start_hook::CANNOT_START;
 
-const SIGKILL: i32 = 9;
 /// How long whoever reaps a process may take to tell its status before it is swept without.
 const STATUS_GRACE: Duration = Duration::from_millis(100);
 /// How often to look whether it has.
@@ -47,54 +47,6 @@ pub(crate) fn notify(heap: Heap) {
         // A dead warden's successor looks around anyway.
         let _ = bell::ring_remote(participant::roster(warden.slot(), heap).pid(), number, inode);
     }
-}
-
-/// Kills the daemons whose maker is gone.
-pub(crate) fn kill_orphaned_daemons(heap: Heap) {
-    if Service::Daemons.word(heap).load(Ordering::Acquire) == 0 {
-        return;
-    }
-    for slot in 0..SLOTS {
-        let entry = participant::roster(slot, heap);
-        if entry.flags.load(Ordering::Acquire) & flag::DAEMON == 0 {
-            continue;
-        }
-        let Some(who) = entry.identity(slot) else { continue };
-        if entry.parent().is_some_and(|parent| !parent.is_current(heap)) {
-            kill(heap, who);
-        }
-    }
-}
-
-/// Kills a participant that is current; its pidfd, if it had a process.
-fn kill(heap: Heap, who: Identity) -> Option<PidFd> {
-    let pidfd = open(heap, who).ok().flatten()?;
-    let _ = pidfd.signal(SIGKILL);
-    Some(pidfd)
-}
-
-/// Opens the process of a participant: `None` if it has none (any more).
-fn open(heap: Heap, who: Identity) -> Result<Option<PidFd>, Errno> {
-    let entry = participant::roster(who.slot(), heap);
-    let (pid, start_time) = (entry.pid(), entry.start_time());
-    if pid == 0 {
-        return Ok(None);
-    }
-    match PidFd::open(pid) {
-        // The slot was not swept since its pid was read, so the process is either it or, where its
-        // parent has reaped it meanwhile, one with another start time.
-        Ok(fd) => {
-            let same = start_time == 0 || procfs::start_time(pid).map_or(true, |found| found == start_time);
-            Ok((same && who.is_current(heap)).then_some(fd))
-        }
-        Err(Errno::SRCH) => Ok(None),
-        Err(errno) => Err(errno),
-    }
-}
-
-fn is_alive(heap: Heap, who: Identity) -> bool {
-    let entry = participant::roster(who.slot(), heap);
-    who.is_current(heap) && participant::is_alive(entry.pid(), entry.start_time())
 }
 
 struct Watched {
@@ -126,6 +78,7 @@ pub(crate) fn run(heap: Heap, claimed: Identity) -> ! {
     process::set_name("tenfold-warden");
     // A process group that is killed as a whole leaves the warden to clean up.
     let _ = process::new_session();
+    reach(KillPoint::WardenStarted);
     let Ok(bell) = Bell::new() else { process::exit_now(CANNOT_START) };
     Service::Warden.word(heap).store(u64::from(claimed.bits()), Ordering::Release);
     Service::WardenBell.word(heap).store(bell.write_number() as u64, Ordering::Release);
@@ -168,7 +121,7 @@ impl Warden {
     }
 
     fn watch(&mut self, who: Identity) {
-        match open(self.heap, who) {
+        match ending::open(self.heap, who) {
             Ok(Some(pidfd)) => self.watched.push(Watched { who, pidfd }),
             Ok(None) => self.linger(who, None),
             Err(_) => self.blind = true,
@@ -178,7 +131,7 @@ impl Warden {
     fn root_is_gone(&self) -> bool {
         let Some(root) = Service::Root.identity(self.heap) else { return false };
         let seen_alive = self.watched.iter().any(|w| w.who == root);
-        !(seen_alive || self.blind && is_alive(self.heap, root))
+        !(seen_alive || self.blind && ending::is_alive(self.heap, root))
     }
 
     fn sleep(&mut self, bell: &Bell) {
@@ -241,15 +194,16 @@ impl Warden {
                 participant::sweep_participant(self.heap, lingering.who, status);
             }
         }
-        kill_orphaned_daemons(self.heap);
+        ending::settle_estates(self.heap);
     }
 
     /// The root is gone: so is, in a moment, all that tenfold started.
     fn end_family(&self) -> ! {
         self.heap.declare_ended();
+        reach(KillPoint::WardenEnding);
         let deadline = Deadline::after(LAST_MOMENTS);
         loop {
-            let dying = self.kill_all();
+            let dying = ending::kill_all(self.heap);
             let _ = nursery::ring(self.heap);
             for pidfd in &dying {
                 pidfd.wait_dead(deadline);
@@ -259,28 +213,13 @@ impl Warden {
             }
         }
         let nursery = Service::Nursery.identity(self.heap);
-        let nursery = nursery.and_then(|nursery| open(self.heap, nursery).ok().flatten());
+        let nursery = nursery.and_then(|nursery| ending::open(self.heap, nursery).ok().flatten());
         if let Some(pidfd) = nursery.filter(|pidfd| !pidfd.wait_dead(Deadline::after(LAST_MOMENTS))) {
-            let _ = pidfd.signal(SIGKILL);
+            let _ = pidfd.signal(ending::SIGKILL);
             pidfd.wait_dead(Deadline::after(LAST_MOMENTS));
         }
         // Those who go on may wait for locks of the dead.
         participant::sweep_all(self.heap);
         process::exit_now(0)
-    }
-
-    /// Kills all that are to end with the root, and tells whom.
-    fn kill_all(&self) -> Vec<PidFd> {
-        let mut dying = Vec::new();
-        for slot in 0..SLOTS {
-            let entry = participant::roster(slot, self.heap);
-            let flags = entry.flags.load(Ordering::Acquire);
-            if flags & flag::STARTED == 0 || flags & (flag::OUTLIVE | flag::NURSERY | flag::WARDEN) != 0 {
-                continue;
-            }
-            let Some(who) = entry.identity(slot) else { continue };
-            dying.extend(kill(self.heap, who).filter(|pidfd| !pidfd.is_dead()));
-        }
-        dying
     }
 }

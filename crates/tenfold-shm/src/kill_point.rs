@@ -68,10 +68,20 @@ kill_points! {
     LaunchWanted = "launch.wanted",
     /// A starter of the nursery is on record, the nursery is not exec'd.
     NurseryClaimed = "nursery.claimed",
+    /// A nursery has its slot, and does not serve yet.
+    NurseryStarting = "nursery.starting",
     /// The nursery has forked a child and has not noted it.
     NurseryForked = "nursery.forked",
     /// The nursery has reaped a child and has not swept it.
     NurseryReaped = "nursery.reaped",
+    /// The warden runs, and nobody can ring its bell yet.
+    WardenStarted = "warden.started",
+    /// The warden has declared the family ended, and killed nobody yet.
+    WardenEnding = "warden.ending",
+    /// A new process has its slot, and has told nobody.
+    ChildArrived = "child.arrived",
+    /// A process has announced its exit code, and has not exited.
+    ChildLeaving = "child.leaving",
     /// A user lock is taken.
     UserLockTaken = "user-lock.taken",
     /// A user lock is free again, its waiters not yet woken.

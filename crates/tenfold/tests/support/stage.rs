@@ -110,6 +110,14 @@ impl Stage {
         assert!(status.success(), "{status}");
     }
 
+    /// Waits until the root is dead, which a signal must have ended.
+    #[track_caller]
+    pub(crate) fn root_signal(&mut self) -> i32 {
+        use std::os::unix::process::ExitStatusExt;
+        let status = wait_for("the root's end", || self.root.try_wait().unwrap());
+        status.signal().unwrap_or_else(|| panic!("the root was not killed: {status}"))
+    }
+
     /// All processes of the family that run, by the mark in their environment.
     pub(crate) fn members(&self) -> Vec<Member> {
         let mark = format!("{MARK}={}", self.mark);
