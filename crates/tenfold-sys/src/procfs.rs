@@ -85,24 +85,27 @@ fn field(stat: &[u8], place: usize) -> Option<&[u8]> {
     fields.nth(place.checked_sub(3)?)
 }
 
-/// Whether the process has this file mapped ([`/proc/PID/maps`]): after an exec it has not. `false` for a zombie on most
-/// kernels. Takes time in proportion to the number of mappings.
+/// Whether the process has this file mapped ([`/proc/PID/maps`]): after an exec it has not. Takes time in proportion to the number of mappings.
 ///
 /// The kernel shows the device of the super block, which on btrfs and some overlays is not `st_dev`: a caller that got
 /// its file elsewhere than from `memfd_create` asks about itself first, and trusts a `false` only after a `true` there.
 ///
 /// # Errors
-/// `ESRCH`; `EACCES` when the process is not ours to look into (another user, or not dumpable).
+/// `ESRCH`, also when nothing is mapped at all: a zombie, or a process whose main thread has ended, whatever its other
+/// threads have; `EACCES` when the process is not ours to look into (another user, or not dumpable).
 ///
 /// [`/proc/PID/maps`]: https://man7.org/linux/man-pages/man5/proc_pid_maps.5.html
 pub fn maps_file(pid: Pid, file: FileIdentity) -> Result<bool> {
     let maps = open(pid, format_args!("maps"), OFlags::RDONLY)?;
     let mut buffer = [0; 4096];
     let mut scanner = MapsScanner::new(file);
+    let mut empty = true;
     loop {
         match retry(|| rustix::io::read(&maps, &mut buffer))? {
+            0 if empty => return Err(Errno::SRCH),
             0 => return Ok(false),
             n => {
+                empty = false;
                 if buffer[..n].iter().any(|&byte| scanner.feed(byte)) {
                     return Ok(true);
                 }

@@ -31,6 +31,8 @@ use crate::participant::{self, Seat};
 /// Freed large blocks keep their pages up to this many bytes, or as many as are in use.
 const WARM_MIN: u64 = 256 << 20;
 const PAGE: u64 = 4096;
+/// Where the offsets end that a process can look at.
+const REACH: u64 = super::window::WINDOWS_MAX as u64 * WINDOW;
 
 /// A large block's share in the account of pages.
 #[derive(Debug, Clone, Copy)]
@@ -62,7 +64,7 @@ impl Heap {
         let guard = head.field(|h| &h.lock).lock_from(self, seat)?;
         let mut index = head.free.load(Ordering::Relaxed);
         if index == 0 {
-            index = self.grow(seat, class)?;
+            index = self.grow(seat, class, bytes)?;
         }
         let descriptor = self.descriptor(index)?;
         let state = State::from_bits(descriptor.state.load(Ordering::Relaxed));
@@ -138,10 +140,10 @@ impl Heap {
         Ok(())
     }
 
-    /// Carves a slab (or one larger block) for `class`, whose lock the caller holds; returns the
-    /// first descriptor of the new free list.
+    /// Carves a slab (or one larger block) for `class`, whose lock the caller holds, to take a block of
+    /// `wanted` bytes from; returns the first descriptor of the new free list.
     #[cold]
-    fn grow(self, seat: Seat, class: usize) -> Result<u64> {
+    fn grow(self, seat: Seat, class: usize, wanted: u64) -> Result<u64> {
         let size = class::size_of_class(class);
         let header = self.header();
         let head = self.class(class);
@@ -150,6 +152,14 @@ impl Heap {
         let (bytes, count) = if size <= SMALL { (SLAB, SLAB / size) } else { (size.next_multiple_of(PAGE), 1) };
         let start = place(header.end.load(Ordering::Relaxed), bytes);
         let mut end = start + bytes;
+        let limit = header.limit.load(Ordering::Relaxed);
+        // Offsets are not used again by another class: one that can never have its pages gets none, and
+        // large blocks leave some to the small ones.
+        let room = if bytes > WINDOW { REACH / 4 * 3 } else { REACH };
+        if wanted > limit || end + 2 * WINDOW > room {
+            let committed = header.committed.load(Ordering::Relaxed);
+            return Err(HeapError::OutOfMemory { needed: wanted, committed, limit });
+        }
         let first = header.descriptors.load(Ordering::Relaxed);
         let last = first + count;
         if last > u64::from(u32::MAX) || last / TABLE_LEN >= DIRECTORY_LEN {
@@ -160,7 +170,6 @@ impl Heap {
         // New tables of descriptors, if the last one is full. Their pages come as they are touched,
         // and are counted here.
         let mut committed = header.committed.load(Ordering::Relaxed);
-        let limit = header.limit.load(Ordering::Relaxed);
         for table in first / TABLE_LEN..=last / TABLE_LEN {
             let directory = super::window::fixed::<AtomicU64>(DIRECTORY_OFFSET + table * 8);
             if directory.load(Ordering::Relaxed) == 0 {

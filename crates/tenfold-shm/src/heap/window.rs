@@ -15,7 +15,7 @@ use crate::error::{HeapError, Result};
 
 /// Windows this process can have: 1 TiB, large blocks included, which are seldom looked at through
 /// windows. The table costs 8 bytes a window once it is touched.
-const WINDOWS_MAX: usize = 1 << 20;
+pub(super) const WINDOWS_MAX: usize = 1 << 20;
 
 static WINDOWS: [AtomicPtr<u8>; WINDOWS_MAX] = [const { AtomicPtr::new(ptr::null_mut()) }; WINDOWS_MAX];
 static FILE: OnceLock<MemoryFile> = OnceLock::new();
