@@ -19,8 +19,8 @@ mod pool;
 mod process;
 mod rwlock;
 mod semaphore;
-mod value;
 mod thread_pool;
+mod value;
 
 pub use bytemuck;
 pub use dict::Dict;
@@ -47,5 +47,5 @@ pub use tenfold_engine::launch::LaunchError;
 pub use tenfold_engine::pool::PoolError;
 pub use tenfold_engine::process::ProcessError;
 pub use tenfold_engine::shm::sync::Acquired;
-pub use value::{RawValue, Value, ValueGuard};
 pub use thread_pool::{ThreadImap, ThreadPool};
+pub use value::{RawValue, Value, ValueGuard};

@@ -198,6 +198,25 @@ pub(crate) fn read_raw<T: 'static>(bytes: &[u8]) -> T {
     }
 }
 
+/// Values with a [`raw_size`], side by side as they lie in memory.
+#[inline]
+pub(crate) fn raw_slice<T: 'static>(values: &Vec<T>) -> &[u8] {
+    as_raw(values).unwrap_or_default()
+}
+
+/// Appends the values that words of [`to_word`] stand for.
+pub(crate) fn extend_from_words<T: 'static>(words: &[u64], values: &mut Vec<T>) {
+    match raw_size::<T>() {
+        Some(8) => {
+            if let Some(Ok(mut more)) = from_raw::<Vec<T>>(bytemuck::cast_slice(words)) {
+                values.append(&mut more);
+            }
+        }
+        Some(size) => values.extend(words.iter().map(|word| read_raw::<T>(&word.to_le_bytes()[..size]))),
+        None => {}
+    }
+}
+
 /// A value whose [`raw_size`] is at most 8, as a word.
 #[inline(always)]
 pub(crate) fn to_word<T: 'static>(value: &T) -> u64 {

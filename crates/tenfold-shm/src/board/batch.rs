@@ -219,10 +219,9 @@ impl BatchPlan {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// How many more raw items fit.
+    /// How many raw items fit into an empty batch.
     pub fn raw_room(&self) -> usize {
-        let each = 1 + 8 + 1 + 4 + self.stride as usize;
-        (BATCH_BYTES - 2 * INPUT_INLINE) / each - self.items().min((BATCH_BYTES - 2 * INPUT_INLINE) / each)
+        (BATCH_BYTES - 2 * INPUT_INLINE) / (1 + 8 + 1 + 4 + self.stride.max(1) as usize)
     }
 
     /// Adds many raw items at once.
@@ -398,25 +397,20 @@ impl Batch {
             || self.tables.status.iter().all(|s| s.load(Ordering::Acquire) > HALF)
     }
 
-    /// Results side by side, if all of them are short: calls `f` with each item's bytes, until one
-    /// is not a short result. Returns how many were.
+    /// All results as words side by side, into `words`, if each is a short result of `len` bytes;
+    /// else `words` is left empty.
     ///
     /// # Errors
     /// If the heap is corrupt.
-    pub fn take_short(&self, mut f: impl FnMut(&[u8])) -> Result<usize> {
-        let values: &'static [AtomicU64] = self.handle.block().slice(
-            self.handle.heap(),
-            u64::from(self.tables.head.value_at.load(Ordering::Relaxed)),
-            self.items(),
-        )?;
-        for (item, (status, value)) in self.tables.status.iter().zip(values).enumerate() {
-            let status = status.load(Ordering::Acquire);
-            match usize::from(status).checked_sub(usize::from(DONE)) {
-                Some(len) if len <= SHORT => f(&value.load(Ordering::Relaxed).to_le_bytes()[..len]),
-                _ => return Ok(item),
-            }
+    pub fn take_short(&self, len: usize, words: &mut Vec<u64>) -> Result<()> {
+        words.clear();
+        let done = DONE + len as u8;
+        if self.tables.status.iter().all(|status| status.load(Ordering::Acquire) == done) {
+            words.resize(self.items(), 0);
+            let at = u64::from(self.tables.head.value_at.load(Ordering::Relaxed));
+            self.block().read(self.handle.heap(), at, bytemuck::cast_slice_mut(words))?;
         }
-        Ok(self.items())
+        Ok(())
     }
 
     /// Takes the outcome of an item out of the batch, and frees its block. `None` while it is not

@@ -50,8 +50,12 @@ where
         self.buffer.unwrap_or((WINDOW * self.batch_len).max(4 * self.shared.workers))
     }
 
-    /// Reads inputs until enough are on their way.
+    /// Reads inputs until enough are on their way. Waits until half of them are done first, so
+    /// that they travel in batches.
     fn refill(&mut self) -> Result<()> {
+        if self.in_flight > self.limit() / 2 {
+            return Ok(());
+        }
         while self.items.is_some() && self.in_flight < self.limit() {
             let room = self.limit() - self.in_flight;
             let want = self.batch_len.min(room);

@@ -80,6 +80,22 @@ impl<A: Message, R: Message> Job<A, R> {
         }
     }
 
+    /// Reads up to `most` items, or as many as fit. Returns whether there were any.
+    fn fill(&mut self, items: &mut impl Iterator<Item = A>, most: usize) -> Result<bool> {
+        if self.plan.stride > 0 {
+            let numbers: Vec<A> = items.by_ref().take(most.min(self.plan.raw_room())).collect();
+            self.plan.extend_raw(payload::raw_slice(&numbers));
+        } else {
+            for item in items {
+                self.push(&item)?;
+                if self.is_full() || self.planned() >= most {
+                    break;
+                }
+            }
+        }
+        Ok(self.planned() > 0)
+    }
+
     /// Hands the items so far to the workers; nothing if there are none.
     pub(super) fn submit(&mut self) -> Result<Option<Batch>> {
         let items = self.plan.items();
@@ -112,23 +128,19 @@ where
     I: IntoIterator<Item = A>,
 {
     let mut job = Job::<A, R>::new(shared, options, function)?;
-    let items = items.into_iter();
+    let mut items = items.into_iter();
     let mut results = Collected::with_capacity(items.size_hint().0);
     let mut under_way = VecDeque::new();
     let mut batch_len = FIRST_BATCH;
-    for item in items {
-        job.push(&item)?;
-        if job.is_full() || job.planned() >= batch_len {
-            batch_len = batch_len.saturating_mul(2);
-            under_way.extend(job.submit()?);
-            if under_way.len() >= WINDOW {
-                if let Some(batch) = under_way.pop_front() {
-                    results.collect(shared, &batch, Deadline::never())?;
-                }
+    while job.fill(&mut items, batch_len)? {
+        under_way.extend(job.submit()?);
+        batch_len = batch_len.saturating_mul(2);
+        if under_way.len() >= WINDOW {
+            if let Some(batch) = under_way.pop_front() {
+                results.collect(shared, &batch, Deadline::never())?;
             }
         }
     }
-    under_way.extend(job.submit()?);
     for batch in under_way {
         results.collect(shared, &batch, Deadline::never())?;
     }
@@ -138,22 +150,26 @@ where
 /// Results in the order of the inputs; the first failure, if there is one.
 pub(super) struct Collected<R> {
     results: Vec<R>,
+    words: Vec<u64>,
     failure: Option<Error>,
 }
 
 impl<R: Message> Collected<R> {
     pub(super) fn with_capacity(items: usize) -> Collected<R> {
-        Collected { results: Vec::with_capacity(items.min(1 << 32)), failure: None }
+        Collected { results: Vec::with_capacity(items.min(1 << 32)), words: Vec::new(), failure: None }
     }
 
     /// Waits for a batch and takes its results.
     pub(super) fn collect(&mut self, shared: &Shared, batch: &Batch, deadline: Deadline) -> Result<()> {
         shared.engine.wait(batch.bell(), deadline, || batch.is_finished())?;
-        let mut from = 0;
-        if short::<R>().is_some() && self.failure.is_none() {
-            from = batch.take_short(|bytes| self.results.push(payload::read_raw(bytes)))?;
+        if let (Some(len), None) = (short::<R>(), &self.failure) {
+            batch.take_short(len, &mut self.words)?;
+            if !self.words.is_empty() {
+                payload::extend_from_words(&self.words, &mut self.results);
+                return Ok(());
+            }
         }
-        for item in from..batch.items() {
+        for item in 0..batch.items() {
             match take(batch, item) {
                 Ok(Some(result)) => self.results.push(result),
                 Ok(None) => {}
