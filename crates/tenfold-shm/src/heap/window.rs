@@ -65,6 +65,11 @@ impl<T> core::fmt::Debug for At<T> {
 }
 
 impl<T> At<T> {
+    #[cfg(test)]
+    pub(crate) fn for_test(target: &'static T) -> At<T> {
+        At { offset: 8, target }
+    }
+
     /// Where it is in the heap.
     #[inline(always)]
     pub fn offset(self) -> u64 {

@@ -5,14 +5,14 @@ use core::sync::atomic::Ordering;
 use tenfold_sys::clock::Deadline;
 
 use super::position::Position;
-use super::segment::{self, BLOCK_WORDS, Found};
+use super::segment::{self, BLOCK_WORDS, Found, Words};
 use super::waiters::Wake;
 use super::{End, Queue, QueueError};
 use crate::error::{HeapError, Result};
 use crate::heap::{At, BlockId, Heap};
 use crate::internal_lock::{Guard, Store};
 use crate::kill_point::{KillPoint, reach};
-use crate::message::Payload;
+use crate::message::{INLINE, Payload};
 use crate::object;
 use crate::participant::{HeldCell, Seat, seat};
 
@@ -21,9 +21,30 @@ const RUN: usize = 256;
 /// The transit cell for a segment that has been left.
 const SEGMENT: usize = 4;
 
-/// What stands at the head of the queue.
+/// A message that has been taken out of the queue.
+#[derive(Debug)]
+pub enum Arrival<'a> {
+    /// Its bytes, which were few and had no handles with them.
+    Short(&'a [u8]),
+    /// Its payload in shared memory.
+    Long(Payload),
+}
+
+impl Arrival<'_> {
+    fn into_payload(self, heap: Heap) -> Payload {
+        match self {
+            Arrival::Short(bytes) => Payload::inline(heap, bytes),
+            Arrival::Long(payload) => payload,
+        }
+    }
+}
+
+/// What stood at the head of the queue.
 enum Next {
-    Message(Payload),
+    /// A short message, now copied out, of this length.
+    Short(usize),
+    /// A message in a block, which the ledger entry names now.
+    Long,
     Nothing,
     /// A message in a block, for which the consumer has no ledger entry yet.
     Block,
@@ -39,7 +60,7 @@ impl Queue {
     /// if the queue is closed and drained; if the heap is corrupt.
     #[inline]
     pub fn get(&self, deadline: Deadline) -> core::result::Result<Payload, QueueError> {
-        self.get_one(Some(deadline))
+        self.get_one(Some(deadline), |arrival| arrival.into_payload(self.heap()))
     }
 
     /// Takes the first message if there is one now.
@@ -49,19 +70,76 @@ impl Queue {
     /// is corrupt.
     #[inline]
     pub fn try_get(&self) -> core::result::Result<Payload, QueueError> {
-        self.get_one(None)
+        self.get_one(None, |arrival| arrival.into_payload(self.heap()))
     }
 
+    /// As [`Queue::get`] (or, without a deadline, [`Queue::try_get`]), and calls `f` with the
+    /// message. No lock is held meanwhile. Faster for short messages, which are not copied again.
+    ///
+    /// # Errors
+    /// As [`Queue::get`], [`Queue::try_get`].
     #[inline]
-    fn get_one(&self, deadline: Option<Deadline>) -> core::result::Result<Payload, QueueError> {
+    pub fn get_with<R>(
+        &self,
+        deadline: Option<Deadline>,
+        f: impl FnOnce(Arrival<'_>) -> R,
+    ) -> core::result::Result<R, QueueError> {
+        self.get_one(deadline, f)
+    }
+
+    #[inline(always)]
+    fn get_one<R>(
+        &self,
+        deadline: Option<Deadline>,
+        f: impl FnOnce(Arrival<'_>) -> R,
+    ) -> core::result::Result<R, QueueError> {
         let heap = self.heap();
         let seat = seat(heap)?;
-        loop {
-            if let Some(payload) = self.take_first(heap, seat)? {
-                return Ok(payload);
-            }
-            self.wait_for_message(seat, deadline)?;
+        let mut words = Words::default();
+        let mut entry = None;
+        if self.expects_block.load(Ordering::Relaxed) {
+            entry = Some(HeldCell::take(heap)?);
         }
+        loop {
+            let mut consumer = Consumer::new(self, heap, seat)?;
+            let next = consumer.take(&entry, &mut words);
+            consumer.finish();
+            match next? {
+                Next::Short(len) => {
+                    if entry.is_some() {
+                        self.expects_block.store(false, Ordering::Relaxed);
+                    }
+                    let bytes = bytemuck::cast_slice(&words);
+                    return Ok(f(Arrival::Short(&bytes[..len.min(INLINE)])));
+                }
+                next => {
+                    if let Some(payload) = self.get_slowly(heap, seat, deadline, next, &mut entry)? {
+                        return Ok(f(Arrival::Long(payload)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// What there is to do if the message was not a short one: the payload, or another attempt.
+    fn get_slowly(
+        &self,
+        heap: Heap,
+        seat: Seat,
+        deadline: Option<Deadline>,
+        next: Next,
+        entry: &mut Option<HeldCell>,
+    ) -> core::result::Result<Option<Payload>, QueueError> {
+        match (next, entry.take()) {
+            (Next::Long, Some(cell)) => return Ok(Some(received(heap, cell)?)),
+            (Next::Nothing, _) => self.wait_for_message(seat, deadline)?,
+            (Next::Left, _) => object::release(heap, seat, seat.transit(SEGMENT))?,
+            _ => {
+                *entry = Some(HeldCell::take(heap)?);
+                self.expects_block.store(true, Ordering::Relaxed);
+            }
+        }
+        Ok(None)
     }
 
     /// Takes up to `max` messages, in order, with few lock operations: as many as there are, but
@@ -85,47 +163,29 @@ impl Queue {
         Ok(payloads)
     }
 
-    #[inline(always)]
-    fn take_first(&self, heap: Heap, seat: Seat) -> Result<Option<Payload>> {
-        let mut entry = if self.expects_block.load(Ordering::Relaxed) { Some(HeldCell::take(heap)?) } else { None };
-        loop {
-            let mut consumer = Consumer::new(self, heap, seat)?;
-            let next = consumer.take(&mut entry);
-            consumer.finish();
-            match next? {
-                Next::Message(payload) => {
-                    if entry.is_some() {
-                        self.expects_block.store(false, Ordering::Relaxed);
-                    }
-                    return Ok(Some(payload));
-                }
-                Next::Nothing => return Ok(None),
-                Next::Block => {
-                    entry = Some(HeldCell::take(heap)?);
-                    self.expects_block.store(true, Ordering::Relaxed);
-                }
-                Next::Left => object::release(heap, seat, seat.transit(SEGMENT))?,
-            }
-        }
-    }
-
     /// Takes messages under one lock. Returns whether there may be more.
     fn take_run(&self, heap: Heap, seat: Seat, max: usize, payloads: &mut Vec<Payload>) -> Result<bool> {
         let wanted = (max - payloads.len()).min(RUN).min(self.len().max(1) as usize);
         // Nothing is allocated under the lock.
         payloads.reserve(wanted);
-        let mut entry = if self.expects_block.load(Ordering::Relaxed) { Some(HeldCell::take(heap)?) } else { None };
+        let mut entry = None;
+        if self.expects_block.load(Ordering::Relaxed) {
+            entry = Some(HeldCell::take(heap)?);
+        }
+        let mut words = Words::default();
         let mut consumer = Consumer::new(self, heap, seat)?;
         let mut taken = 0;
         let last = loop {
             if taken == wanted {
                 break Ok(true);
             }
-            match consumer.take(&mut entry) {
-                Ok(Next::Message(payload)) => {
-                    payloads.push(payload);
+            match consumer.take(&entry, &mut words) {
+                Ok(Next::Short(len)) => {
+                    let bytes = bytemuck::cast_slice(&words);
+                    payloads.push(Payload::inline(heap, &bytes[..len.min(INLINE)]));
                     taken += 1;
                 }
+                Ok(Next::Long) => break Ok(true),
                 Ok(Next::Nothing) => break Ok(false),
                 Ok(Next::Block) => {
                     self.expects_block.store(true, Ordering::Relaxed);
@@ -137,8 +197,23 @@ impl Queue {
         };
         consumer.finish();
         object::release(heap, seat, seat.transit(SEGMENT))?;
+        match entry {
+            Some(cell) if cell.word().load(Ordering::Relaxed) != 0 => payloads.push(received(heap, cell)?),
+            _ => {}
+        }
         last
     }
+}
+
+/// The payload that `cell` names, as it came out of the queue.
+fn received(heap: Heap, cell: HeldCell) -> Result<Payload> {
+    let word = cell.word();
+    let payload = Payload::held(heap, cell);
+    if payload.is_err() {
+        // No message: some process has written over the queue, and there is nothing to free.
+        word.store(0, Ordering::Release);
+    }
+    payload
 }
 
 /// Who holds the head lock.
@@ -166,9 +241,9 @@ impl<'q> Consumer<'q> {
         head.waiters.send(wake);
     }
 
-    /// Takes the first message, with `entry` for its block.
+    /// Takes the first message: a short one to `words`, a long one to `entry` if there is one.
     #[inline(always)]
-    fn take(&mut self, entry: &mut Option<HeldCell>) -> Result<Next> {
+    fn take(&mut self, entry: &Option<HeldCell>, words: &mut Words) -> Result<Next> {
         let now = self.head.now();
         if now.count() == self.head.other_as_seen().count() {
             let tail = self.queue.shape.tail.now();
@@ -181,21 +256,21 @@ impl<'q> Consumer<'q> {
         let record = segment::record(self.heap, at, now)?;
         match record.found(now)? {
             Found::Inline(len) => {
-                let bytes = record.read_inline(len);
+                record.read_inline(len, words);
                 let after = now.after(segment::inline_words(len));
                 self.head.position.store(after.bits(), Ordering::Release);
                 self.taken();
-                Ok(Next::Message(Payload::inline(self.heap, &bytes[..len])))
+                Ok(Next::Short(len))
             }
             Found::Block => {
-                let Some(cell) = entry.take() else { return Ok(Next::Block) };
+                let Some(cell) = entry else { return Ok(Next::Block) };
                 let id = record.block_cell().load(Ordering::Relaxed);
                 self.guard.commit([
                     Store::new(self.head.field(|h| &h.position), now.after(BLOCK_WORDS).bits()),
                     Store::new(cell.word(), id),
                 ]);
                 self.taken();
-                Payload::held(self.heap, cell).map(Next::Message)
+                Ok(Next::Long)
             }
             Found::End => self.leave(at, now).map(|()| Next::Left),
         }

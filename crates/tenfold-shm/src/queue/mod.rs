@@ -44,6 +44,7 @@ use crate::object::{Handle, ObjectKind};
 use position::Position;
 use waiters::Waiters;
 
+pub use get::Arrival;
 pub(crate) use lifetime::{dismantle, owner_died};
 pub use put::PutManyError;
 

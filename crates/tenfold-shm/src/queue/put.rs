@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 use tenfold_sys::clock::Deadline;
 
 use super::position::Position;
-use super::segment::{self, BLOCK_WORDS, Packed};
+use super::segment::{self, BLOCK_WORDS, inline_words, short};
 use super::waiters::Wake;
 use super::{End, Queue, QueueError};
 use crate::error::{HeapError, Result};
@@ -35,16 +35,18 @@ pub struct PutManyError {
 }
 
 /// What a message looks like in its record.
-enum Form {
-    Inline(Packed),
+#[derive(Clone, Copy)]
+enum Form<'a> {
+    /// All of it, and how many bytes that is.
+    Inline(&'a Outgoing<'a>, usize),
     Block(BlockId),
 }
 
-impl Form {
+impl Form<'_> {
     #[inline(always)]
-    fn words(&self) -> u64 {
+    fn words(self) -> u64 {
         match self {
-            Form::Inline(packed) => packed.words(),
+            Form::Inline(_, len) => inline_words(len),
             Form::Block(_) => BLOCK_WORDS,
         }
     }
@@ -83,15 +85,12 @@ impl Queue {
     fn put_one(&self, outgoing: &Outgoing<'_>, deadline: Option<Deadline>) -> core::result::Result<(), QueueError> {
         let heap = self.heap();
         let seat = seat(heap)?;
-        match Packed::new(outgoing) {
-            Some(packed) => {
-                let form = Form::Inline(packed);
-                self.place(heap, seat, deadline, |producer| {
-                    producer.write(&form)?;
-                    producer.commit();
-                    Ok(())
-                })
-            }
+        match short(outgoing) {
+            Some(len) => self.place(heap, seat, deadline, |producer| {
+                producer.write(Form::Inline(outgoing, len))?;
+                producer.commit();
+                Ok(())
+            }),
             None => self.put_block(heap, seat, outgoing, deadline),
         }
     }
@@ -113,7 +112,7 @@ impl Queue {
         let transit = seat.transit(0);
         let form = Form::Block(message::write(heap, seat, *outgoing, transit)?);
         let put = self.place(heap, seat, deadline, |producer| {
-            producer.write(&form)?;
+            producer.write(form)?;
             producer.commit_blocks([transit]);
             Ok(())
         });
@@ -165,7 +164,7 @@ impl Queue {
     fn write_blocks(&self, heap: Heap, seat: Seat, messages: &[Outgoing<'_>]) -> (usize, Result<()>) {
         let mut blocks = 0;
         for (index, message) in messages.iter().enumerate() {
-            if Packed::new(message).is_some() {
+            if short(message).is_some() {
                 continue;
             }
             if blocks == BLOCKS {
@@ -279,7 +278,7 @@ impl<'q> Producer<'q> {
 
     /// Writes one record behind the last one. It is in the queue once it is committed.
     #[inline(always)]
-    fn write(&mut self, form: &Form) -> core::result::Result<(), Obstacle> {
+    fn write(&mut self, form: Form<'_>) -> core::result::Result<(), Obstacle> {
         if self.tail.closed.load(Ordering::Relaxed) != 0 {
             return Err(Obstacle::Closed);
         }
@@ -293,8 +292,8 @@ impl<'q> Producer<'q> {
         }
         let record = segment::record(self.heap, at, self.written).map_err(Obstacle::Failed)?;
         match form {
-            Form::Inline(packed) => record.write_inline(self.written, packed),
-            Form::Block(id) => record.write_block(self.written, *id),
+            Form::Inline(outgoing, len) => record.write_inline(self.written, outgoing, len),
+            Form::Block(id) => record.write_block(self.written, id),
         }
         self.written = self.written.after(form.words());
         reach(KillPoint::QueueSlotWritten);
@@ -344,8 +343,8 @@ impl<'q> Producer<'q> {
         let (mut run, mut block) = (0, *blocks);
         let mut obstacle = Ok(());
         for message in rest.iter().take(RUN) {
-            let form = match Packed::new(message) {
-                Some(packed) => Form::Inline(packed),
+            let form = match short(message) {
+                Some(len) => Form::Inline(message, len),
                 None => {
                     let cell = self.guard.seat().transit(block);
                     let Some(id) = BlockId::from_bits(cell.load(Ordering::Relaxed)) else { break };
@@ -353,7 +352,7 @@ impl<'q> Producer<'q> {
                     Form::Block(id)
                 }
             };
-            obstacle = self.write(&form);
+            obstacle = self.write(form);
             if obstacle.is_err() {
                 block -= usize::from(matches!(form, Form::Block(_)));
                 break;

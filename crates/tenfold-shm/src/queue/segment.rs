@@ -70,33 +70,14 @@ pub(super) fn inline_words(len: usize) -> u64 {
     1 + len.div_ceil(8) as u64
 }
 
-/// A short payload, laid out as it will stand in its record.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Packed {
-    bytes: [u8; INLINE],
-    len: usize,
-}
+/// Room for a short payload, as it lies in a record.
+pub(super) type Words = [u64; RECORD_WORDS - 1];
 
-impl Packed {
-    /// Lays `outgoing` out if it is short and refers to no objects.
-    #[inline(always)]
-    pub(super) fn new(outgoing: &Outgoing<'_>) -> Option<Packed> {
-        if !outgoing.handles.is_empty() {
-            return None;
-        }
-        let mut packed = Packed { bytes: [0; INLINE], len: 0 };
-        for part in outgoing.parts {
-            packed.bytes.get_mut(packed.len..packed.len + part.len())?.copy_from_slice(part);
-            packed.len += part.len();
-        }
-        Some(packed)
-    }
-
-    /// Words of its record.
-    #[inline(always)]
-    pub(super) fn words(&self) -> u64 {
-        inline_words(self.len)
-    }
+/// Whether a message goes into its record, and how many bytes it has then.
+#[inline(always)]
+pub(super) fn short(outgoing: &Outgoing<'_>) -> Option<usize> {
+    let len = outgoing.len();
+    (len <= INLINE && outgoing.handles.is_empty()).then_some(len)
 }
 
 /// The record at which `position` points, in the segment at `segment`.
@@ -117,14 +98,41 @@ fn header(position: Position, code: u64) -> u64 {
 }
 
 impl At<Record> {
-    /// Writes a short message. The producer holds the tail lock and commits later.
+    /// Writes a message of `len` bytes, which are few enough. The producer holds the tail lock and
+    /// commits later.
     #[inline(always)]
-    pub(super) fn write_inline(self, position: Position, packed: &Packed) {
-        let (words, _) = packed.bytes.as_chunks::<8>();
-        for (word, bytes) in self.0[1..].iter().zip(words).take(packed.len.div_ceil(8)) {
+    pub(super) fn write_inline(self, position: Position, outgoing: &Outgoing<'_>, len: usize) {
+        match outgoing.parts {
+            [part] => self.write_bytes(part),
+            parts => self.write_parts(parts),
+        }
+        self.0[0].store(header(position, len as u64), Ordering::Relaxed);
+    }
+
+    // Word by word: a copy through a buffer costs more than all the rest, as the processor cannot
+    // forward small stores to wide loads.
+    #[inline(always)]
+    fn write_bytes(self, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks::<8>();
+        for (word, bytes) in self.0[1..].iter().zip(words) {
             word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
         }
-        self.0[0].store(header(position, packed.len as u64), Ordering::Relaxed);
+        if let (false, Some(word)) = (rest.is_empty(), self.0[1..].get(words.len())) {
+            let last = rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+            word.store(last, Ordering::Relaxed);
+        }
+    }
+
+    #[inline(never)]
+    fn write_parts(self, parts: &[&[u8]]) {
+        let (mut bytes, mut len) = ([0; INLINE], 0);
+        for part in parts {
+            if let Some(room) = bytes.get_mut(len..len + part.len()) {
+                room.copy_from_slice(part);
+                len += part.len();
+            }
+        }
+        self.write_bytes(&bytes[..len]);
     }
 
     /// Names the block of a message. The producer holds the tail lock and commits later.
@@ -161,13 +169,10 @@ impl At<Record> {
 
     /// Copies a payload of `len` bytes out.
     #[inline(always)]
-    pub(super) fn read_inline(self, len: usize) -> [u8; INLINE] {
-        let mut bytes = [0; INLINE];
-        let (words, _) = bytes.as_chunks_mut::<8>();
-        for (bytes, word) in words.iter_mut().zip(&self.0[1..]).take(len.div_ceil(8)) {
-            *bytes = word.load(Ordering::Relaxed).to_le_bytes();
+    pub(super) fn read_inline(self, len: usize, words: &mut Words) {
+        for (to, from) in words.iter_mut().zip(&self.0[1..]).take(len.div_ceil(8)) {
+            *to = from.load(Ordering::Relaxed).to_le();
         }
-        bytes
     }
 
     /// The word that names the message's block.
@@ -193,12 +198,32 @@ mod tests {
     }
 
     #[test]
-    fn only_short_payloads_without_handles_are_packed() {
-        let pack = |parts: &[&[u8]]| Packed::new(&Outgoing { parts, handles: &[] }).map(|p| (p.len, p.words()));
-        assert_eq!(pack(&[]), Some((0, 1)));
-        assert_eq!(pack(&[b"12345678"]), Some((8, 2)));
-        assert_eq!(pack(&[b"12345678", b"9"]), Some((9, 3)));
-        assert_eq!(pack(&[&[1; 30], &[2; 26]]), Some((56, RECORD_WORDS as u64)));
-        assert_eq!(pack(&[&[1; 30], &[2; 27]]), None);
+    fn only_short_payloads_without_handles_are_short() {
+        let len = |parts: &[&[u8]]| short(&Outgoing { parts, handles: &[] });
+        assert_eq!(len(&[]), Some(0));
+        assert_eq!(len(&[&[1; 30], &[2; 26]]), Some(56));
+        assert_eq!(len(&[&[1; 30], &[2; 27]]), None);
+    }
+
+    #[test]
+    fn payloads_come_back_from_their_records() {
+        let bytes: Vec<u8> = (1..=56).collect();
+        let record: &'static Record = Box::leak(Box::new(Record(Default::default())));
+        let at = At::for_test(record);
+        for len in 0..=56 {
+            for cut in 0..=len {
+                let halves = [&bytes[..cut], &bytes[cut..len]];
+                let whole = [&bytes[..len]];
+                for parts in [&halves[..], &whole[..]] {
+                    let outgoing = Outgoing { parts, handles: &[] };
+                    at.write_inline(Position::START, &outgoing, short(&outgoing).unwrap());
+                    assert_eq!(at.found(Position::START).unwrap(), Found::Inline(len));
+                    let mut words = Words::default();
+                    at.read_inline(len, &mut words);
+                    assert_eq!(&bytemuck::cast_slice::<u64, u8>(&words)[..len], &bytes[..len]);
+                }
+            }
+        }
+        assert!(at.found(Position::START.after(8)).is_err());
     }
 }
