@@ -71,6 +71,8 @@ impl Store {
 pub struct Guard {
     lock: At<InternalLock>,
     seat: Seat,
+    /// Where the lane names the lock.
+    name: &'static AtomicU64,
 }
 
 /// How long a waiter sleeps before it looks whether the owner still lives: at first, and at most.
@@ -125,15 +127,15 @@ impl At<InternalLock> {
     ///
     /// # Errors
     /// If this thread holds too many internal locks at once (a bug here, not in the caller).
-    #[inline]
+    #[inline(always)]
     pub fn lock_from(self, heap: Heap, seat: Seat) -> Result<Guard> {
-        seat.name_lock(self.offset())?;
+        let name = seat.name_lock(self.offset())?;
         let owner = seat.owner();
         if !lock_word::try_lock(&self.word, owner) {
             lock_word::lock_slow(&self.word, owner, &mut Waiting { heap, seat, slice: FIRST_SLICE });
         }
         reach(KillPoint::LockTaken);
-        Ok(Guard { lock: self, seat })
+        Ok(Guard { lock: self, seat, name })
     }
 
     /// Whether the participant in slot `owner - 1` holds the lock.
@@ -141,10 +143,10 @@ impl At<InternalLock> {
         lock_word::owner(self.word.load(Ordering::Acquire)) == owner
     }
 
-    /// Finishes what a dead participant began under this lock, and frees the lock. For the sweep
-    /// only, which makes sure that one process at a time does this.
-    pub(crate) fn recover(self, heap: Heap, dead_owner: u32) -> Result<()> {
-        if lock_word::owner(self.word.load(Ordering::Acquire)) != dead_owner {
+    /// Finishes what a dead participant began under this lock. For the sweep only, which makes sure
+    /// that one process at a time does this.
+    pub(crate) fn complete(self, heap: Heap, dead_owner: u32) -> Result<()> {
+        if !self.is_held_by(dead_owner) {
             return Ok(());
         }
         let count = self.redo_len.load(Ordering::Acquire) as usize;
@@ -156,9 +158,15 @@ impl At<InternalLock> {
             word.store(entry.value.load(Ordering::Relaxed), Ordering::Release);
         }
         self.redo_len.store(0, Ordering::Release);
-        self.word.store(0, Ordering::Release);
-        futex::wake(&self.word, u32::MAX);
         Ok(())
+    }
+
+    /// Frees the lock of a dead participant, once all that it had begun under any lock is complete.
+    pub(crate) fn recover(self, dead_owner: u32) {
+        if self.is_held_by(dead_owner) {
+            self.word.store(0, Ordering::Release);
+            futex::wake(&self.word, u32::MAX);
+        }
     }
 }
 
@@ -197,11 +205,11 @@ impl Guard {
 }
 
 impl Drop for Guard {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        lock_word::unlock(&self.lock.get().word, &mut Waking);
+        lock_word::unlock(&self.lock.get().word, self.seat.owner(), &mut Waking);
         reach(KillPoint::LockReleased);
-        self.seat.unname_lock(self.lock.offset());
+        self.name.store(0, Ordering::Release);
         participant::finish(self.seat);
     }
 }

@@ -65,9 +65,10 @@ impl<T> core::fmt::Debug for At<T> {
 }
 
 impl<T> At<T> {
-    #[cfg(test)]
-    pub(crate) fn for_test(target: &'static T) -> At<T> {
-        At { offset: 8, target }
+    /// A reference to what is known to lie at `offset`.
+    #[inline(always)]
+    pub(crate) fn known(offset: u64, target: &'static T) -> At<T> {
+        At { offset, target }
     }
 
     /// Where it is in the heap.

@@ -30,13 +30,36 @@ static LANES_TAKEN: [AtomicU64; WORDS] = [const { AtomicU64::new(0) }; WORDS];
 static GROWTH: PrivateMutex = PrivateMutex::new();
 
 /// This thread's place in its process's slot.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Seat {
+    // Sixteen bytes, so that a seat stays in registers: it is passed on by every operation.
     identity: Identity,
-    lane: At<Lane>,
+    /// The lane's offset in units of [`LANE_ALIGN`].
+    place: u32,
+    lane: &'static Lane,
+}
+
+const LANE_ALIGN: u64 = 32;
+const _: () = assert!(size_of::<Seat>() == 16);
+const _: () = assert!(core::mem::offset_of!(super::Slot, lanes) as u64 % LANE_ALIGN == 0);
+const _: () = assert!(size_of::<Lane>() as u64 % LANE_ALIGN == 0 && super::SLOT_SIZE % LANE_ALIGN == 0);
+
+impl core::fmt::Debug for Seat {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Seat").field("identity", &self.identity).field("lane", &self.lane()).finish()
+    }
 }
 
 impl Seat {
+    fn new(identity: Identity, lane: At<Lane>) -> Seat {
+        Seat { identity, place: (lane.offset() / LANE_ALIGN) as u32, lane: lane.get() }
+    }
+
+    #[inline(always)]
+    fn lane(self) -> At<Lane> {
+        At::known(u64::from(self.place) * LANE_ALIGN, self.lane)
+    }
+
     /// The participant.
     #[inline(always)]
     pub fn identity(self) -> Identity {
@@ -61,45 +84,37 @@ impl Seat {
     /// If `index` is not less than [`TRANSITS`].
     #[inline(always)]
     pub fn transit(self, index: usize) -> Word {
-        self.lane.field(|l| &l.transit[index])
+        self.lane().field(|l| &l.transit[index])
     }
 
     #[inline(always)]
     pub(crate) fn dying(self) -> Word {
-        self.lane.field(|l| &l.dying)
+        self.lane().field(|l| &l.dying)
     }
 
     /// Whether this thread may take any lock: it holds none, and is not in the lane of those who hold
     /// the mutexes of this process.
     pub(crate) fn may_sweep(self, heap: Heap) -> bool {
-        let ordinary = self.lane.offset() != slot(self.slot(), heap).field(|s| &s.lanes[0]).offset();
+        let ordinary = self.lane().offset() != slot(self.slot(), heap).field(|s| &s.lanes[0]).offset();
         // The lock that it waits for is named too, but another's.
         let holds = |name: &AtomicU64| match name.load(Ordering::Relaxed) {
             0 => false,
             offset => heap.at::<InternalLock>(offset).map_or(true, |lock| lock.is_held_by(self.owner())),
         };
-        ordinary && !self.lane.get().names.iter().any(holds)
+        ordinary && !self.lane.names.iter().any(holds)
     }
 
+    /// Says that this thread is about to take the lock at `offset`. The word is to be set to zero
+    /// once it has let go of it.
     #[inline(always)]
-    pub(crate) fn name_lock(self, offset: u64) -> Result<()> {
-        for name in &self.lane.get().names {
+    pub(crate) fn name_lock(self, offset: u64) -> Result<&'static AtomicU64> {
+        for name in &self.lane.names {
             if name.load(Ordering::Relaxed) == 0 {
                 name.store(offset, Ordering::Release);
-                return Ok(());
+                return Ok(name);
             }
         }
-        Err(HeapError::corrupt("lane: more locks held than a thread can name", self.lane.offset()))
-    }
-
-    #[inline(always)]
-    pub(crate) fn unname_lock(self, offset: u64) {
-        for name in self.lane.get().names.iter().rev() {
-            if name.load(Ordering::Relaxed) == offset {
-                name.store(0, Ordering::Release);
-                return;
-            }
-        }
+        Err(HeapError::corrupt("lane: more locks held than a thread can name", self.lane().offset()))
     }
 }
 
@@ -116,7 +131,7 @@ impl Drop for LaneLease {
     fn drop(&mut self) {
         if let Some((seat, index)) = self.0.take() {
             if current() == Some(seat.identity) {
-                give_back_lane(seat.lane, index);
+                give_back_lane(seat.lane(), index);
             }
             // A destructor of another thread-local may come after this one: it takes a new seat,
             // whose lane is then not given back. One lane a thread at most.
@@ -160,10 +175,12 @@ pub fn seat(heap: Heap) -> Result<Seat> {
             _ => None,
         }
     });
-    match fast {
-        Ok(Some(seat)) => Ok(seat),
-        _ => take_seat(heap),
-    }
+    // Not `Ok(seat) => Ok(seat)`: the seat would go through memory.
+    let seat = match fast {
+        Ok(Some(seat)) => seat,
+        _ => take_seat(heap)?,
+    };
+    Ok(seat)
 }
 
 #[cold]
@@ -173,7 +190,7 @@ fn take_seat(heap: Heap) -> Result<Seat> {
         None => adopt_after_fork(heap)?,
     };
     let index = take_lane(heap, identity)?;
-    let seat = Seat { identity, lane: lane(heap, identity, index)? };
+    let seat = Seat::new(identity, lane(heap, identity, index)?);
     let _ = SEAT.try_with(|s| {
         s.seat.set(Some(seat));
         s.bits.set(identity.bits());
@@ -184,7 +201,7 @@ fn take_seat(heap: Heap) -> Result<Seat> {
 
 /// A seat in lane 0, for code that holds the growth mutex.
 fn growth_seat(heap: Heap, identity: Identity) -> Seat {
-    Seat { identity, lane: slot(identity.slot(), heap).field(|s| &s.lanes[0]) }
+    Seat::new(identity, slot(identity.slot(), heap).field(|s| &s.lanes[0]))
 }
 
 fn lane(heap: Heap, identity: Identity, index: usize) -> Result<At<Lane>> {
@@ -302,10 +319,10 @@ pub(super) fn with_lane_of_its_own<R>(heap: Heap, f: impl FnOnce(Seat) -> Result
     }
     let identity = super::me(heap)?;
     let index = take_lane(heap, identity)?;
-    let seat = Seat { identity, lane: lane(heap, identity, index)? };
+    let seat = Seat::new(identity, lane(heap, identity, index)?);
     let replaced = SEAT.try_with(|s| (s.bits.replace(identity.bits()), s.seat.replace(Some(seat))));
     let (bits, outer) = replaced.unwrap_or((0, None));
-    let _restore = Restore { bits, seat: outer, lane: seat.lane, index };
+    let _restore = Restore { bits, seat: outer, lane: seat.lane(), index };
     f(seat)
 }
 

@@ -347,23 +347,32 @@ fn lanes(heap: Heap, index: u32) -> impl Iterator<Item = At<Lane>> {
 
 /// Returns whether it got at all of them; if not, somebody else must try.
 fn recover_locks(heap: Heap, index: u32) -> bool {
-    let mut complete = true;
+    // First all that was begun is completed, then the locks are freed. A lane may name a lock that
+    // another thread of the dead process held, with an unfinished change under an inner lock.
+    for lane in lanes(heap, index) {
+        for name in &lane.names {
+            if is_our_own_trouble(&named_lock(heap, name).map_or(Ok(()), |lock| lock?.complete(heap, index + 1))) {
+                return false;
+            }
+        }
+    }
     for lane in lanes(heap, index) {
         for name in lane.names.iter().rev() {
-            let offset = name.load(Ordering::Acquire);
-            if offset == 0 {
-                continue;
-            }
-            let recovered = heap.at::<InternalLock>(offset).and_then(|lock| lock.recover(heap, index + 1));
-            if is_our_own_trouble(&recovered) {
-                complete = false;
-                continue;
-            }
             // An offset that makes no sense names no lock.
+            if let Some(Ok(lock)) = named_lock(heap, name) {
+                lock.recover(index + 1);
+            }
             name.store(0, Ordering::Release);
         }
     }
-    complete
+    true
+}
+
+fn named_lock(heap: Heap, name: &AtomicU64) -> Option<Result<At<InternalLock>>> {
+    match name.load(Ordering::Acquire) {
+        0 => None,
+        offset => Some(heap.at::<InternalLock>(offset)),
+    }
 }
 
 /// Whether it failed for want of something that another process may have.

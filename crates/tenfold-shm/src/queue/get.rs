@@ -4,7 +4,6 @@ use core::sync::atomic::Ordering;
 
 use tenfold_sys::clock::Deadline;
 
-use super::position::Position;
 use super::segment::{self, BLOCK_WORDS, Found, Words};
 use super::waiters::Wake;
 use super::{End, Queue, QueueError};
@@ -48,8 +47,8 @@ enum Next {
     Nothing,
     /// A message in a block, for which the consumer has no ledger entry yet.
     Block,
-    /// A segment was left: it is to be freed before the next one can be.
-    Left,
+    /// The end of the segment: it is to be left first.
+    End,
 }
 
 impl Queue {
@@ -101,9 +100,14 @@ impl Queue {
             entry = Some(HeldCell::take(heap)?);
         }
         loop {
-            let mut consumer = Consumer::new(self, heap, seat)?;
-            let next = consumer.take(&entry, &mut words);
-            consumer.finish();
+            let head = self.shape.field(|s| &s.head);
+            // The guard stays where it is: moving it costs more than the lock.
+            let (next, wake) = {
+                let guard = head.field(|h| &h.lock).lock_from(heap, seat)?;
+                let mut consumer = Consumer { queue: self, heap, head, guard: &guard, wake: Wake::NOBODY };
+                (consumer.take(&entry, &mut words), consumer.wake)
+            };
+            head.waiters.send(wake);
             match next? {
                 Next::Short(len) => {
                     if entry.is_some() {
@@ -133,7 +137,7 @@ impl Queue {
         match (next, entry.take()) {
             (Next::Long, Some(cell)) => return Ok(Some(received(heap, cell)?)),
             (Next::Nothing, _) => self.wait_for_message(seat, deadline)?,
-            (Next::Left, _) => object::release(heap, seat, seat.transit(SEGMENT))?,
+            (Next::End, _) => self.leave_segment(heap, seat)?,
             _ => {
                 *entry = Some(HeldCell::take(heap)?);
                 self.expects_block.store(true, Ordering::Relaxed);
@@ -173,35 +177,55 @@ impl Queue {
             entry = Some(HeldCell::take(heap)?);
         }
         let mut words = Words::default();
-        let mut consumer = Consumer::new(self, heap, seat)?;
-        let mut taken = 0;
-        let last = loop {
-            if taken == wanted {
-                break Ok(true);
+        let head = self.shape.field(|s| &s.head);
+        let (last, wake) = {
+            let guard = head.field(|h| &h.lock).lock_from(heap, seat)?;
+            let mut consumer = Consumer { queue: self, heap, head, guard: &guard, wake: Wake::NOBODY };
+            let mut last = Ok(Next::Long);
+            for _ in 0..wanted {
+                last = consumer.take(&entry, &mut words);
+                let Ok(Next::Short(len)) = last else { break };
+                let bytes = bytemuck::cast_slice(&words);
+                payloads.push(Payload::inline(heap, &bytes[..len.min(INLINE)]));
             }
-            match consumer.take(&entry, &mut words) {
-                Ok(Next::Short(len)) => {
-                    let bytes = bytemuck::cast_slice(&words);
-                    payloads.push(Payload::inline(heap, &bytes[..len.min(INLINE)]));
-                    taken += 1;
-                }
-                Ok(Next::Long) => break Ok(true),
-                Ok(Next::Nothing) => break Ok(false),
-                Ok(Next::Block) => {
-                    self.expects_block.store(true, Ordering::Relaxed);
-                    break Ok(true);
-                }
-                Ok(Next::Left) => break Ok(true),
-                Err(error) => break Err(error),
-            }
+            (last, consumer.wake)
         };
-        consumer.finish();
-        object::release(heap, seat, seat.transit(SEGMENT))?;
-        match entry {
-            Some(cell) if cell.word().load(Ordering::Relaxed) != 0 => payloads.push(received(heap, cell)?),
+        head.waiters.send(wake);
+        match (last?, entry) {
+            (Next::Nothing, _) => return Ok(false),
+            (Next::Long, Some(cell)) => payloads.push(received(heap, cell)?),
+            (Next::Block, _) => self.expects_block.store(true, Ordering::Relaxed),
+            (Next::End, _) => self.leave_segment(heap, seat)?,
             _ => {}
         }
-        last
+        Ok(true)
+    }
+
+    /// Goes on to the next segment, unless somebody else has meanwhile, and frees the one behind.
+    #[cold]
+    fn leave_segment(&self, heap: Heap, seat: Seat) -> Result<()> {
+        let head = self.shape.field(|s| &s.head);
+        let first = self.shape.field(|s| &s.first);
+        let transit = seat.transit(SEGMENT);
+        {
+            let guard = head.field(|h| &h.lock).lock_from(heap, seat)?;
+            let (now, at) = (head.now(), head.at.load(Ordering::Relaxed));
+            // Without a message behind it, what looks like an end mark may be a leftover.
+            if now.count() == self.shape.tail.now().count() || segment::record(heap, at, now)?.found(now)? != Found::End
+            {
+                return Ok(());
+            }
+            let next = BlockId::from_bits(segment::next(heap, at)?.load(Ordering::Acquire));
+            let next = next.ok_or(HeapError::corrupt("chain of a queue", at))?;
+            guard.commit([
+                Store::new(first, next.bits()),
+                Store::new(head.field(|h| &h.at), heap.block(next)?.offset()),
+                Store::new(head.field(|h| &h.position), now.in_next_segment().bits()),
+                Store::new(transit, first.load(Ordering::Relaxed)),
+            ]);
+        }
+        reach(KillPoint::QueueSegmentLeft);
+        object::release(heap, seat, transit)
     }
 }
 
@@ -221,26 +245,11 @@ struct Consumer<'q> {
     queue: &'q Queue,
     heap: Heap,
     head: At<End>,
-    guard: Guard,
+    guard: &'q Guard,
     wake: Wake,
 }
 
-impl<'q> Consumer<'q> {
-    #[inline(always)]
-    fn new(queue: &'q Queue, heap: Heap, seat: Seat) -> Result<Consumer<'q>> {
-        let head = queue.shape.field(|s| &s.head);
-        let guard = head.field(|h| &h.lock).lock_from(heap, seat)?;
-        Ok(Consumer { queue, heap, head, guard, wake: Wake::NOBODY })
-    }
-
-    /// Lets go of the lock and wakes who waits for room.
-    #[inline(always)]
-    fn finish(self) {
-        let Consumer { head, guard, wake, .. } = self;
-        drop(guard);
-        head.waiters.send(wake);
-    }
-
+impl Consumer<'_> {
     /// Takes the first message: a short one to `words`, a long one to `entry` if there is one.
     #[inline(always)]
     fn take(&mut self, entry: &Option<HeldCell>, words: &mut Words) -> Result<Next> {
@@ -272,7 +281,7 @@ impl<'q> Consumer<'q> {
                 self.taken();
                 Ok(Next::Long)
             }
-            Found::End => self.leave(at, now).map(|()| Next::Left),
+            Found::End => Ok(Next::End),
         }
     }
 
@@ -282,22 +291,5 @@ impl<'q> Consumer<'q> {
         if self.queue.is_bounded() {
             self.wake.0 = self.wake.0.saturating_add(self.head.waiters.notify(1).0);
         }
-    }
-
-    /// Goes on to the next segment; the one at `at` is then in the transit cell.
-    #[cold]
-    fn leave(&mut self, at: u64, now: Position) -> Result<()> {
-        let next = BlockId::from_bits(segment::next(self.heap, at)?.load(Ordering::Acquire));
-        let next = next.ok_or(HeapError::corrupt("chain of a queue", at))?;
-        let block = self.heap.block(next)?;
-        let first = self.queue.shape.field(|s| &s.first);
-        self.guard.commit([
-            Store::new(first, next.bits()),
-            Store::new(self.head.field(|h| &h.at), block.offset()),
-            Store::new(self.head.field(|h| &h.position), now.in_next_segment().bits()),
-            Store::new(self.guard.seat().transit(SEGMENT), first.load(Ordering::Relaxed)),
-        ]);
-        reach(KillPoint::QueueSegmentLeft);
-        Ok(())
     }
 }

@@ -188,13 +188,14 @@ impl Queue {
         deadline: Option<Deadline>,
         mut write: impl FnMut(&mut Producer<'_>) -> core::result::Result<(), Obstacle>,
     ) -> core::result::Result<(), QueueError> {
+        let tail = self.shape.field(|s| &s.tail);
         loop {
-            let tail = self.shape.field(|s| &s.tail);
-            let guard = tail.field(|t| &t.lock).lock_from(heap, seat)?;
-            let mut producer = Producer::new(self, heap, tail, guard);
-            let obstacle = write(&mut producer);
-            let Producer { guard, wake, .. } = producer;
-            drop(guard);
+            // The guard stays where it is: moving it costs more than the lock.
+            let (obstacle, wake) = {
+                let guard = tail.field(|t| &t.lock).lock_from(heap, seat)?;
+                let mut producer = Producer::new(self, heap, tail, &guard);
+                (write(&mut producer), producer.wake)
+            };
             tail.waiters.send(wake);
             match obstacle {
                 Ok(()) => return Ok(()),
@@ -261,7 +262,7 @@ struct Producer<'q> {
     queue: &'q Queue,
     heap: Heap,
     tail: At<End>,
-    guard: Guard,
+    guard: &'q Guard,
     /// Behind the last message that is in the queue.
     committed: Position,
     /// Behind the last record written.
@@ -271,7 +272,7 @@ struct Producer<'q> {
 
 impl<'q> Producer<'q> {
     #[inline(always)]
-    fn new(queue: &'q Queue, heap: Heap, tail: At<End>, guard: Guard) -> Producer<'q> {
+    fn new(queue: &'q Queue, heap: Heap, tail: At<End>, guard: &'q Guard) -> Producer<'q> {
         let now = tail.now();
         Producer { queue, heap, tail, guard, committed: now, written: now, wake: Wake::NOBODY }
     }

@@ -209,7 +209,7 @@ mod tests {
     fn payloads_come_back_from_their_records() {
         let bytes: Vec<u8> = (1..=56).collect();
         let record: &'static Record = Box::leak(Box::new(Record(Default::default())));
-        let at = At::for_test(record);
+        let at = At::known(8, record);
         for len in 0..=56 {
             for cut in 0..=len {
                 let halves = [&bytes[..cut], &bytes[cut..len]];

@@ -15,8 +15,9 @@ use crate::heap::{At, Heap};
 use crate::kill_point::{KillPoint, reach};
 use crate::participant::{Seat, seat};
 
-/// Looks at the other end before letting other threads run: about two microseconds.
-const LOOKS: u32 = 60;
+/// Looks at the other end before letting other threads run, at doubling distances: each look takes
+/// the cache line from whoever is at work there.
+const LOOKS: u32 = 7;
 /// Looks between which other threads may run.
 const YIELDS: u32 = 40;
 /// A wake-up that got lost in a way that nobody has thought of costs this much.
@@ -99,7 +100,7 @@ impl Queue {
                 return Ok(());
             }
             if look < LOOKS {
-                core::hint::spin_loop();
+                (0..1 << look).for_each(|_| core::hint::spin_loop());
             } else if deadline.expired() {
                 return Ok(());
             } else {
