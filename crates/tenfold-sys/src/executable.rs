@@ -193,7 +193,10 @@ pub const unsafe fn conjure<F: Copy + 'static>() -> F {
 }
 
 const fn assert_no_captures<F>() {
-    assert!(size_of::<F>() == 0, "the function captures variables: a process cannot see them; pass them as arguments");
+    assert!(
+        size_of::<F>() == 0,
+        "the function captures variables, or is a pointer: another process cannot see what is behind; pass them as arguments"
+    );
 }
 
 /// Proof that a function which captures nothing has existed in this process. It can be turned into an [`Exported`]
