@@ -30,6 +30,7 @@
 //! second case the block is freed when that process is swept.
 
 pub mod board;
+pub mod connection;
 pub mod data;
 pub mod dict;
 pub mod error;

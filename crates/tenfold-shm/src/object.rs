@@ -22,7 +22,7 @@ use crate::heap::{At, BlockId, Heap, STRIPES, Shared, Word};
 use crate::internal_lock::{Guard, Store};
 use crate::kill_point::{KillPoint, reach};
 use crate::participant::{Death, HeldCell, LedgerEntry, Seat, seat};
-use crate::{board, data, dict, list, message, process_record, queue, spine, sync};
+use crate::{board, connection, data, dict, list, message, process_record, queue, spine, sync};
 
 macro_rules! kinds {
     ($($(#[doc = $doc:literal])* $name:ident = $value:literal, $text:literal;)*) => {
@@ -79,6 +79,8 @@ kinds! {
     ProcessRecord = 29, "process";
     /// The words of a dict or list, in segments.
     Spine = 30, "spine of a container";
+    /// One end of a pipe.
+    Connection = 31, "connection";
 }
 
 impl ObjectKind {
@@ -438,6 +440,7 @@ fn dismantle(heap: Heap, seat: Seat, kind: ObjectKind, block: Block) -> Result<(
         ObjectKind::List => list::dismantle(heap, seat, block),
         ObjectKind::Spine => spine::dismantle(heap, seat, block),
         ObjectKind::Queue => queue::dismantle(heap, seat, block),
+        ObjectKind::Connection => connection::dismantle(heap, seat, block),
         _ => Ok(()),
     }
 }

@@ -15,7 +15,8 @@ use crate::participant::{Death, Seat};
 /// Lets nothing more in. May be done again.
 ///
 /// *Killed here:* it is closed by one store; whoever waits is woken by the sweep.
-pub(super) fn close(heap: Heap, seat: Seat, shape: At<Shape>) -> Result<()> {
+pub(crate) fn close(heap: Heap, seat: Seat, block: Block) -> Result<()> {
+    let shape = block.view::<Shape>(heap, 0)?;
     let tail = shape.field(|s| &s.tail);
     let guard = tail.field(|t| &t.lock).lock_from(heap, seat)?;
     tail.closed.store(1, Ordering::Release);

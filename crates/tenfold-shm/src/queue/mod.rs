@@ -45,7 +45,7 @@ use position::Position;
 use waiters::Waiters;
 
 pub use get::Arrival;
-pub(crate) use lifetime::{dismantle, owner_died};
+pub(crate) use lifetime::{close, dismantle, owner_died};
 pub use put::PutManyError;
 
 /// Why an operation on a queue failed.
@@ -192,7 +192,7 @@ impl Queue {
     /// If this process has no slot and can get none.
     pub fn close(&self) -> Result<()> {
         let heap = self.heap();
-        lifetime::close(heap, crate::participant::seat(heap)?, self.shape)
+        close(heap, crate::participant::seat(heap)?, self.handle.block())
     }
 
     fn heap(&self) -> Heap {
