@@ -183,18 +183,25 @@ impl Payload {
     /// in a copy.
     ///
     /// # Errors
-    /// If the bytes cannot be read.
+    /// [`HeapError::Stale`] in a child of fork, whose parent has the payload; if the bytes cannot be
+    /// read.
     pub fn with<R>(&self, f: impl FnOnce(&[u8]) -> R) -> Result<R> {
         match &self.body {
             Body::Inline { len, bytes } => Ok(f(&bytes[..usize::from(*len)])),
             Body::Owned(bytes, _) => Ok(f(bytes)),
-            Body::Block { block, at, .. } => {
-                if let Ok(address) = block.address(self.heap, *at, block.len() - at) {
+            Body::Block { block, cell, at } => {
+                check_ours(cell)?;
+                let (start, len) = (block.offset() + at, block.len() - at);
+                if let Ok(address) = self.heap.address(start, len) {
                     // SAFETY: in bounds of a window that is never unmapped; the block is owned by
                     // this payload's cell, so no process that keeps the rules writes to it, and it
                     // is not freed before `self` is dropped.
-                    let bytes = unsafe { core::slice::from_raw_parts(address.as_ptr(), (block.len() - at) as usize) };
+                    let bytes = unsafe { core::slice::from_raw_parts(address.as_ptr(), len as usize) };
                     return Ok(f(bytes));
+                }
+                if let Ok(mapped) = self.heap.map_range(start, len) {
+                    // SAFETY: as above, and mapped until after the call.
+                    return Ok(f(unsafe { core::slice::from_raw_parts(mapped.as_ptr(), mapped.len()) }));
                 }
                 Ok(f(&self.to_vec()?))
             }
@@ -209,7 +216,8 @@ impl Payload {
         match &self.body {
             Body::Inline { len, bytes } => Ok(bytes[..usize::from(*len)].to_vec()),
             Body::Owned(bytes, _) => Ok(bytes.clone()),
-            Body::Block { block, at, .. } => {
+            Body::Block { block, cell, at } => {
+                check_ours(cell)?;
                 let mut bytes = vec![0; (block.len() - at) as usize];
                 block.read(self.heap, *at, &mut bytes)?;
                 Ok(bytes)
@@ -240,7 +248,8 @@ impl Payload {
     /// If the heap is corrupt or this process can hold no more objects.
     pub fn handles(&self) -> Result<Vec<Handle>> {
         match &self.body {
-            Body::Block { block, at, .. } if *at > 0 => {
+            Body::Block { block, cell, at } if *at > 0 => {
+                check_ours(cell)?;
                 let cells = (0..handle_count(self.heap, *block)?).map(|n| block.word(self.heap, 8 + 8 * n));
                 cells.map(|cell| Handle::from_cell(self.heap, cell?)).collect()
             }
@@ -248,6 +257,12 @@ impl Payload {
             _ => Ok(Vec::new()),
         }
     }
+}
+
+/// A fork leaves a payload's block with the parent, who may free it at any time.
+#[inline]
+fn check_ours(cell: &HeldCell) -> Result<()> {
+    if cell.is_original() { Ok(()) } else { Err(HeapError::Stale) }
 }
 
 impl Drop for Payload {

@@ -548,3 +548,29 @@ fn the_first_use_by_many_threads_makes_one_participant() {
         assert_eq!(participant::root(Heap::get().unwrap()), Some(all[0].slot()));
     });
 }
+
+#[test]
+fn a_payload_stays_with_the_process_that_received_it() {
+    alone(|heap| {
+        let before = Before::of(heap);
+        let (small, large) = (vec![1; 100], vec![2; 3 << 20]);
+        let received = [small, large].map(|bytes| {
+            let cell = HeldCell::take(heap).unwrap();
+            let seat = participant::seat(heap).unwrap();
+            message::write(heap, seat, Outgoing { parts: &[&bytes], handles: &[] }, cell.word()).unwrap();
+            (message::Payload::held(heap, cell).unwrap(), bytes)
+        });
+        for (payload, bytes) in &received {
+            assert!(payload.with(|found| found == &bytes[..]).unwrap());
+        }
+        in_child(|| {
+            for (payload, _) in received {
+                assert_eq!(payload.with(|_| ()), Err(HeapError::Stale));
+                assert_eq!(payload.to_vec(), Err(HeapError::Stale));
+                drop(payload);
+            }
+        })
+        .succeeds();
+        before.assert_unchanged();
+    });
+}

@@ -51,6 +51,8 @@ pub(super) fn mutex() -> &'static tenfold_sys::futex::PrivateMutex {
 pub struct HeldCell {
     index: u32,
     entry: At<LedgerEntry>,
+    /// In whose ledger `entry` is.
+    owner: Identity,
     kept: bool,
 }
 
@@ -71,7 +73,7 @@ impl HeldCell {
             }
         })?;
         let entry = entry(heap, slot(me.slot(), heap), index)?;
-        Ok(HeldCell { index, entry, kept: false })
+        Ok(HeldCell { index, entry, owner: me, kept: false })
     }
 
     /// The cell.
@@ -95,7 +97,19 @@ impl HeldCell {
     ///
     /// # Errors
     /// If this process has no slot and can get none.
+    #[inline]
     pub(crate) fn here(&self, heap: Heap) -> Result<At<LedgerEntry>> {
+        if self.is_original() { Ok(self.entry) } else { self.inherited(heap) }
+    }
+
+    /// Whether this is the process that took the entry, not a child of fork.
+    #[inline]
+    pub(crate) fn is_original(&self) -> bool {
+        identity::current() == Some(self.owner)
+    }
+
+    #[cold]
+    fn inherited(&self, heap: Heap) -> Result<At<LedgerEntry>> {
         let me = super::me(heap)?;
         entry(heap, slot(me.slot(), heap), self.index)
     }
