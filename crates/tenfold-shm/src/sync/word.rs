@@ -237,73 +237,150 @@ mod tests {
 #[cfg(all(test, loom))]
 mod loom_tests {
     use super::*;
-    use loom::sync::Arc;
     use loom::sync::atomic::{AtomicU32, AtomicU64};
+    use loom::sync::{Arc, Condvar, Mutex};
 
-    /// A sleeper that starves after its first sleep.
-    struct Yield(u32);
-    impl Patience<AtomicU32> for Yield {
-        fn sleep(&mut self, _: &AtomicU32, _: u32) -> bool {
-            self.0 += 1;
-            loom::thread::yield_now();
+    /// A lock whose sleepers sleep until they are woken: no slices, so that loom reports a lost
+    /// wake-up as a deadlock.
+    #[derive(Default)]
+    struct Model {
+        word: AtomicU32,
+        asleep: Mutex<u32>,
+        bell: Condvar,
+    }
+
+    struct Sleeper<'a> {
+        model: &'a Model,
+        starves_after: u32,
+        slept: u32,
+    }
+
+    impl Patience<AtomicU32> for Sleeper<'_> {
+        fn sleep(&mut self, word: &AtomicU32, expected: u32) -> bool {
+            // What the kernel does under its lock: compare, and sleep.
+            let mut asleep = self.model.asleep.lock().unwrap();
+            if word.load(Ordering::Relaxed) == expected {
+                *asleep += 1;
+                drop(self.model.bell.wait(asleep).unwrap());
+            }
+            self.slept += 1;
             true
         }
         fn is_starving(&self) -> bool {
-            self.0 > 0
+            self.slept >= self.starves_after
         }
         fn spins(&self) -> u32 {
+            0
+        }
+        fn pause(&self) {}
+    }
+
+    impl Model {
+        fn lock(&self, me: u32, starves_after: u32) -> Taken {
+            let mut sleeper = Sleeper { model: self, starves_after, slept: 0 };
+            if take_fast(&self.word, me) {
+                Taken::Clean
+            } else {
+                take(&self.word, me, &mut sleeper).expect("never gives up")
+            }
+        }
+
+        fn wake(&self) -> usize {
+            let mut asleep = self.asleep.lock().unwrap();
+            if *asleep == 0 {
+                return 0;
+            }
+            *asleep -= 1;
+            self.bell.notify_one();
             1
         }
-        fn pause(&self) {
-            loom::thread::yield_now();
+
+        fn unlock(&self, me: u32) {
+            if release_fast(&self.word, me) {
+                return;
+            }
+            match release(&self.word, Some(me)) {
+                Released::NotHeld => panic!("not held"),
+                Released::Quietly => {}
+                Released::Wake => {
+                    self.wake();
+                }
+                Released::WakeReserved => {
+                    if self.wake() == 0 && unreserve(&self.word) {
+                        self.wake();
+                    }
+                }
+            }
+        }
+
+        fn owner_died(&self, dead: u32) {
+            if owner_died(&self.word, dead, true) {
+                while self.wake() > 0 {}
+            }
         }
     }
 
-    fn lock(word: &AtomicU32, me: u32) -> Taken {
-        if take_fast(word, me) { Taken::Clean } else { take(word, me, &mut Yield(0)).expect("never gives up") }
+    /// All schedules with so few switches at any point; all of them would take hours.
+    fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(preemptions);
+        builder.max_branches = 20_000;
+        builder.check(model);
     }
 
-    fn unlock(word: &AtomicU32, me: u32) {
-        if !release_fast(word, me) {
-            assert_ne!(release(word, Some(me)), Released::NotHeld);
-        }
-    }
-
-    #[test]
-    fn two_holders_never_meet_and_see_each_others_stores() {
-        loom::model(|| {
-            let shared = Arc::new((AtomicU32::new(0), AtomicU64::new(0)));
-            let other = Arc::clone(&shared);
-            let add = |s: &(AtomicU32, AtomicU64), me| {
-                assert_eq!(lock(&s.0, me), Taken::Clean);
-                s.1.store(s.1.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-                unlock(&s.0, me);
+    /// Two or three count to `rounds` each, under the lock.
+    fn count(threads: u32, rounds: u32, starves_after: u32, preemptions: usize) {
+        explore(preemptions, move || {
+            let shared = Arc::new((Model::default(), AtomicU64::new(0)));
+            let add = move |shared: &(Model, AtomicU64), me| {
+                for _ in 0..rounds {
+                    assert_eq!(shared.0.lock(me, starves_after), Taken::Clean);
+                    shared.1.store(shared.1.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+                    shared.0.unlock(me);
+                }
             };
-            let thread = loom::thread::spawn(move || add(&other, 2));
+            let others: Vec<_> = (1..threads)
+                .map(|other| {
+                    let shared = Arc::clone(&shared);
+                    loom::thread::spawn(move || add(&shared, other + 1))
+                })
+                .collect();
             add(&shared, 1);
-            thread.join().unwrap();
-            assert_eq!(shared.1.load(Ordering::Relaxed), 2);
-            assert_eq!(owner(shared.0.load(Ordering::Relaxed)), 0);
+            others.into_iter().for_each(|t| t.join().unwrap());
+            assert_eq!(shared.1.load(Ordering::Relaxed), u64::from(threads * rounds));
+            assert_eq!(owner(shared.0.word.load(Ordering::Relaxed)), 0);
         });
     }
 
     #[test]
+    fn two_holders_never_meet_and_nobody_sleeps_on() {
+        count(2, 2, u32::MAX, 3);
+        count(3, 1, u32::MAX, 2);
+    }
+
+    #[test]
+    fn a_reserved_lock_is_taken_by_somebody() {
+        count(2, 2, 0, 3);
+        count(3, 1, 0, 2);
+    }
+
+    #[test]
     fn exactly_one_of_two_learns_of_a_death() {
-        loom::model(|| {
-            // Participant 7 holds the lock and is swept while two others come for it.
-            let shared = Arc::new((AtomicU32::new(7), AtomicU32::new(0)));
-            let threads = [1, 2].map(|me| {
-                let shared = Arc::clone(&shared);
-                loom::thread::spawn(move || {
-                    if lock(&shared.0, me) == Taken::OwnerDied {
-                        shared.1.store(shared.1.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-                    }
-                    unlock(&shared.0, me);
-                })
-            });
-            owner_died(&shared.0, 7, true);
-            owner_died(&shared.0, 7, true);
-            threads.map(|t| t.join().unwrap());
+        explore(3, || {
+            // Participant 7 holds the lock and is swept by one of the two that want it.
+            let shared = Arc::new((Model { word: AtomicU32::new(7), ..Model::default() }, AtomicU32::new(0)));
+            let come = |shared: &(Model, AtomicU32), me| {
+                if shared.0.lock(me, 0) == Taken::OwnerDied {
+                    shared.1.store(shared.1.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+                }
+                shared.0.unlock(me);
+            };
+            let other = Arc::clone(&shared);
+            let thread = loom::thread::spawn(move || come(&other, 2));
+            shared.0.owner_died(7);
+            shared.0.owner_died(7);
+            come(&shared, 1);
+            thread.join().unwrap();
             assert_eq!(shared.1.load(Ordering::Relaxed), 1);
         });
     }
