@@ -4,6 +4,7 @@ use tenfold_engine::HeapError;
 use tenfold_engine::launch::LaunchError;
 use tenfold_engine::pool::PoolError;
 use tenfold_engine::process::ProcessError;
+use tenfold_engine::shm::queue::QueueError;
 use tenfold_engine::shm::sync::SyncError;
 
 use crate::pool::TaskError;
@@ -65,6 +66,9 @@ pub enum Error {
     /// A lock or semaphore was released that was not held.
     #[error("{0}")]
     Misuse(SyncError),
+    /// A queue or pipe is empty, full or closed.
+    #[error(transparent)]
+    Queue(QueueError),
     /// An argument makes no sense.
     #[error("{0}")]
     InvalidArgument(String),
@@ -76,6 +80,16 @@ impl From<SyncError> for Error {
             SyncError::Heap(error) => Error::Heap(error),
             SyncError::OutOfRange { .. } => Error::InvalidArgument(error.to_string()),
             error => Error::Misuse(error),
+        }
+    }
+}
+
+impl From<QueueError> for Error {
+    fn from(error: QueueError) -> Error {
+        match error {
+            QueueError::Heap(error) => Error::Heap(error),
+            QueueError::TimedOut => Error::TimedOut { what: "queue operation" },
+            error => Error::Queue(error),
         }
     }
 }

@@ -15,8 +15,10 @@ mod lock;
 mod manager;
 mod namespace;
 mod payload;
+mod pipe;
 mod pool;
 mod process;
+mod queue;
 mod rwlock;
 mod semaphore;
 mod thread_pool;
@@ -36,16 +38,19 @@ pub use lock::{Lock, LockError, LockGuard, LockResult, RLock, RLockGuard};
 pub use manager::Manager;
 pub use namespace::Namespace;
 pub use payload::Message;
+pub use pipe::{Connection, pipe};
 pub use pool::{AsyncResult, Calls, Imap, ImapUnordered, Pool, PoolBuilder, ResultFuture, Task, TaskError};
 pub use process::{
     CurrentProcess, Process, ProcessBuilder, StartMethod, active_children, current_process, init, parent_pid,
     parent_process, pid, set_start_method,
 };
+pub use queue::{JoinableQueue, PutError, Queue, SimpleQueue};
 pub use rwlock::{ReadGuard, RwLock, WriteGuard};
 pub use semaphore::{BoundedSemaphore, Permit, Semaphore};
 pub use tenfold_engine::launch::LaunchError;
 pub use tenfold_engine::pool::PoolError;
 pub use tenfold_engine::process::ProcessError;
+pub use tenfold_engine::shm::queue::QueueError;
 pub use tenfold_engine::shm::sync::Acquired;
 pub use thread_pool::{ThreadImap, ThreadPool};
 pub use value::{RawValue, Value, ValueGuard};
