@@ -169,8 +169,11 @@ impl Pool {
     /// # Errors
     /// If no process can be started.
     pub fn check_workers(&self) -> Result<(), PoolError> {
-        participant::sweep_all(self.heap);
-        if self.board.state() == BoardState::Open && tend::workers(self.heap, self.board.handle().id()).is_empty() {
+        let workers = tend::workers(self.heap, self.board.handle().id());
+        for worker in &workers {
+            participant::sweep_if_dead(self.heap, worker.slot() + 1);
+        }
+        if self.board.state() == BoardState::Open && workers.is_empty() {
             self.start_workers()?;
         }
         Ok(())
