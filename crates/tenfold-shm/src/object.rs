@@ -107,7 +107,7 @@ pub(crate) fn create_in(
     init: impl FnOnce(Block) -> Result<()>,
 ) -> Result<Block> {
     let block = heap.take(seat, bytes.max(256), ObjectKind::Bytes, cell)?;
-    if let Err(error) = block.zero(heap).and_then(|()| init(block)) {
+    if let Err(error) = block.zero(heap, u64::MAX).and_then(|()| init(block)) {
         heap.give_back(seat, block.id, cell)?;
         return Err(error);
     }
@@ -154,13 +154,25 @@ impl Handle {
     /// # Errors
     /// If the heap has no room, or `init` fails.
     pub fn create(heap: Heap, kind: ObjectKind, bytes: u64, init: impl FnOnce(Block) -> Result<()>) -> Result<Handle> {
+        Handle::create_with(heap, kind, bytes, u64::MAX, init)
+    }
+
+    /// As [`Handle::create`], for an object of which only the first `zeroed` bytes need be zero;
+    /// `init` sees to the others.
+    pub(crate) fn create_with(
+        heap: Heap,
+        kind: ObjectKind,
+        bytes: u64,
+        zeroed: u64,
+        init: impl FnOnce(Block) -> Result<()>,
+    ) -> Result<Handle> {
         debug_assert!(kind.is_counted());
         let cell = HeldCell::take(heap)?;
         let seat = seat(heap)?;
         let transit = seat.transit(0);
         // 256 bytes and more are aligned to 64. Until it is whole it counts as mere bytes.
         let block = heap.take(seat, bytes.max(256), ObjectKind::Bytes, transit)?;
-        if let Err(error) = block.zero(heap).and_then(|()| init(block)) {
+        if let Err(error) = block.zero(heap, zeroed).and_then(|()| init(block)) {
             heap.give_back(seat, block.id, transit)?;
             return Err(error);
         }

@@ -1,7 +1,7 @@
 //! A batch: tasks of one function, their inputs, and the room for their results.
 //!
 //! ```text
-//!  ┌ head ┬ chunks u32 × c ┬ status u8 × n ┬ value u64 × n ┬ attempts u8 × n ┬ inputs … ┐   ≤ 1 MiB
+//!  ┌ head ┬ chunks u32 × c ┬ status u8 × n ┬ attempts u8 × n ┬ value u64 × n ┬ inputs … ┐   ≤ 1 MiB
 //!  └──────┴────────────────┴───────────────┴───────────────┴─────────────────┴──────────┘
 //!    chunk:   0 free, else the identity of the worker that has it; DONE when all its items are
 //!    status:  see the table below; the store of a final status commits the result
@@ -288,12 +288,13 @@ impl Batch {
         let chunks = items.div_ceil(chunk_len);
         let chunk_at = size_of::<Head>();
         let status_at = chunk_at + 4 * chunks;
-        let value_at = (status_at + items).next_multiple_of(8);
-        let attempts_at = value_at + 8 * items;
-        let table_at = (attempts_at + if plan.retries > 0 { items } else { 0 }).next_multiple_of(8);
+        let attempts_at = status_at + items;
+        let zeroed = attempts_at + if plan.retries > 0 { items } else { 0 };
+        let value_at = zeroed.next_multiple_of(8);
+        let table_at = value_at + 8 * items;
         let bytes_at = if plan.stride > 0 { table_at } else { table_at + 8 * items };
         let total = bytes_at + plan.bytes.len();
-        let handle = Handle::create(heap, ObjectKind::Batch, total as u64, |block| {
+        let handle = Handle::create_with(heap, ObjectKind::Batch, total as u64, zeroed as u64, |block| {
             let head = block.view::<Head>(heap, 0)?;
             let flag = |on: bool, flag: u32| if on { flag } else { 0 };
             let flags = flag(plan.cancellable, CANCELLABLE)
@@ -397,20 +398,20 @@ impl Batch {
             || self.tables.status.iter().all(|s| s.load(Ordering::Acquire) > HALF)
     }
 
-    /// All results as words side by side, into `words`, if each is a short result of `len` bytes;
-    /// else `words` is left empty.
+    /// All results as words side by side, into `words`, if each is a short result of `len` bytes.
+    /// Returns whether they are.
     ///
     /// # Errors
     /// If the heap is corrupt.
-    pub fn take_short(&self, len: usize, words: &mut Vec<u64>) -> Result<()> {
-        words.clear();
+    pub fn take_short(&self, len: usize, words: &mut Vec<u64>) -> Result<bool> {
         let done = DONE + len as u8;
-        if self.tables.status.iter().all(|status| status.load(Ordering::Acquire) == done) {
-            words.resize(self.items(), 0);
-            let at = u64::from(self.tables.head.value_at.load(Ordering::Relaxed));
-            self.block().read(self.handle.heap(), at, bytemuck::cast_slice_mut(words))?;
+        if self.tables.status.iter().any(|status| status.load(Ordering::Acquire) != done) {
+            return Ok(false);
         }
-        Ok(())
+        words.resize(self.items(), 0);
+        let at = u64::from(self.tables.head.value_at.load(Ordering::Relaxed));
+        self.block().read(self.handle.heap(), at, bytemuck::cast_slice_mut(words))?;
+        Ok(true)
     }
 
     /// Takes the outcome of an item out of the batch, and frees its block. `None` while it is not

@@ -206,15 +206,16 @@ impl Block {
         heap.read_bytes(self.offset + at, bytes)
     }
 
-    /// Sets all of the block's words to zero. The caller owns the block.
+    /// Sets the block's bytes to zero, the first `most` of them. The caller owns the block.
     ///
     /// # Errors
     /// As [`Block::write`].
-    pub fn zero(self, heap: Heap) -> Result<()> {
+    pub fn zero(self, heap: Heap, most: u64) -> Result<()> {
         const ZEROS: [u8; 4096] = [0; 4096];
         let mut at = 0;
-        while at < self.len {
-            let step = (self.len - at).min(ZEROS.len() as u64);
+        let end = self.len.min(most);
+        while at < end {
+            let step = (end - at).min(ZEROS.len() as u64);
             self.write(heap, at, &ZEROS[..step as usize])?;
             at += step;
         }

@@ -284,7 +284,7 @@ impl Condition {
         let bytes = ((FIRST_CHUNK << chunk) * size_of::<Node>()) as u64;
         let transit = seat.transit(0);
         let block = heap.take(seat, bytes, ObjectKind::Bytes, transit)?;
-        if let Err(error) = block.zero(heap) {
+        if let Err(error) = block.zero(heap, u64::MAX) {
             heap.give_back(seat, block.id(), transit)?;
             return Err(error);
         }

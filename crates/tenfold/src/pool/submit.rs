@@ -163,8 +163,7 @@ impl<R: Message> Collected<R> {
     pub(super) fn collect(&mut self, shared: &Shared, batch: &Batch, deadline: Deadline) -> Result<()> {
         shared.engine.wait(batch.bell(), deadline, || batch.is_finished())?;
         if let (Some(len), None) = (short::<R>(), &self.failure) {
-            batch.take_short(len, &mut self.words)?;
-            if !self.words.is_empty() {
+            if batch.take_short(len, &mut self.words)? {
                 payload::extend_from_words(&self.words, &mut self.results);
                 return Ok(());
             }
