@@ -11,7 +11,8 @@
 //! *raw*: copied in and out with atomic loads and stores, which may tear between elements. An
 //! object is one or the other for life, so that no raw store meets a guard's `&mut`.
 //!
-//! *Killed here:* holding the lock: as for a lock; the next guard says so. The fingerprint and the
+//! *Killed here:* holding the lock: as for a lock; the next guard says so (for guarded data, also if
+//! the holder exited, since nobody else could free it). The fingerprint and the
 //! length never change after the object is made.
 
 use core::marker::PhantomData;
@@ -392,7 +393,10 @@ impl<T: Pod> Drop for DataGuard<'_, T> {
 }
 
 pub(crate) fn owner_died(heap: Heap, death: &Death, block: Block) -> Result<()> {
-    block.view::<DataObject>(heap, 0)?.lock.owner_died(death.slot + 1, death.is_abnormal());
+    let shared = block.view::<DataObject>(heap, 0)?;
+    // A guard's lock can be freed by nobody else, so also one that exits in the middle is told of.
+    let guarded = shared.access.load(Ordering::Relaxed) == Access::Guarded as u64;
+    shared.lock.owner_died(death.slot + 1, guarded || death.is_abnormal());
     Ok(())
 }
 

@@ -968,6 +968,20 @@ mod data {
     }
 
     #[test]
+    fn one_that_exits_with_a_guard_hangs_nobody() {
+        alone(|heap| {
+            let data = Data::create(heap, Access::Guarded, 0, 8).unwrap();
+            in_child(|| {
+                std::mem::forget(data.lock::<u64>(NEVER).unwrap().unwrap());
+                participant::announce_exit(heap, 0);
+            })
+            .succeeds();
+            assert!(data.lock::<u64>(NEVER).unwrap().unwrap().owner_died());
+            assert!(!data.lock::<u64>(NEVER).unwrap().unwrap().owner_died());
+        });
+    }
+
+    #[test]
     fn a_forked_copy_of_a_guard_frees_nothing() {
         alone(|heap| {
             let data = Data::create(heap, Access::Guarded, 0, 8).unwrap();

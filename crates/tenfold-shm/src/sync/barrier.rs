@@ -23,7 +23,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use tenfold_sys::clock::Deadline;
 
 use super::peers::Peers;
-use super::wait_point::{SHORT, WaitPoint};
+use super::wait_point::WaitPoint;
 use super::{SyncError, SyncResult};
 use crate::error::{HeapError, Result};
 use crate::heap::block::Block;
@@ -192,13 +192,14 @@ impl Barrier {
         let shared = self.shared.get();
         shared.peers.add(seat.slot());
         let mut cursor = 0;
+        let slice = || shared.peers.slice(seat.slot());
         let mut look_after = || shared.peers.look_after(heap, seat, &mut cursor);
         let arrival = match self.try_arrive(seat)? {
             Some(arrival) => Some(arrival),
             // The last round's parties have not all left.
             None => {
                 let peek = || matches!(self.phase(), Some(Phase::Filling | Phase::Broken));
-                shared.sleepers.wait(deadline, SHORT, peek, |_| self.try_arrive(seat), &mut look_after)?
+                shared.sleepers.wait(deadline, slice, peek, |_| self.try_arrive(seat), &mut look_after)?
             }
         };
         let index = match arrival {
@@ -208,7 +209,7 @@ impl Barrier {
             Some(Arrival::Waits { index }) => index,
         };
         let peek = || !matches!(self.phase(), Some(Phase::Filling | Phase::Opening));
-        let end = shared.sleepers.wait(deadline, SHORT, peek, |_| self.try_leave(seat, index), &mut look_after)?;
+        let end = shared.sleepers.wait(deadline, slice, peek, |_| self.try_leave(seat, index), &mut look_after)?;
         match end {
             Some(end) => Ok(end),
             None => self.give_up(seat, index),

@@ -39,6 +39,10 @@ const CHUNKS: usize = 12;
 const FIRST_CHUNK: usize = 16;
 /// Nodes that are marked under one hold of the internal lock.
 const AT_ONCE: usize = 16;
+/// The bell's bit that says that its waiter sleeps, or is about to.
+const ASLEEP: u32 = 1;
+/// Looks before a waiter sleeps.
+const SPINS: u32 = 100;
 const FIRST_SLICE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +56,7 @@ struct Node {
     /// `identity of the waiter:32 | phase:32`, 0 while nobody uses it.
     state: AtomicU64,
     ticket: AtomicU64,
+    /// Moves when the waiter is marked; [`ASLEEP`] says that it has to be woken.
     bell: AtomicU32,
     spare: AtomicU32,
     padding: AtomicU64,
@@ -251,6 +256,7 @@ impl Condition {
             None => self.grow(&guard, heap, seat)?,
         };
         let ticket = shared.next_ticket.load(Ordering::Relaxed);
+        node.bell.store(node.bell.load(Ordering::Relaxed) & !ASLEEP, Ordering::Relaxed);
         guard.commit([
             Store::new(node.field(|n| &n.ticket), ticket),
             Store::new(node.field(|n| &n.state), join(seat.identity(), Phase::Waiting)),
@@ -426,12 +432,18 @@ fn mark(guard: &Guard, shared: At<ConditionObject>, node: At<Node>) {
     guard.commit([Store::new(node.field(|n| &n.state), marked(node)), one_less(shared)]);
 }
 
+/// Moves a marked waiter's bell, and wakes the waiter if it sleeps. Returns `false` if it said so
+/// and did not: it is dead, or about to sleep and will see the mark.
+fn wake(node: At<Node>) -> bool {
+    let moved = |bell: u32| Some(bell.wrapping_add(2) & !ASLEEP);
+    let before = node.bell.fetch_update(Ordering::AcqRel, Ordering::Relaxed, moved).unwrap_or_default();
+    before & ASLEEP == 0 || futex::wake(&node.get().bell, 1) > 0
+}
+
 /// Rings a marked waiter's bell.
 fn ring(heap: Heap, node: At<Node>) {
-    node.bell.fetch_add(1, Ordering::AcqRel);
-    if futex::wake(&node.get().bell, 1) == 0 {
-        // It is awake, or about to sleep and will see the mark; or it is dead, and its mark belongs
-        // to the next.
+    if !wake(node) {
+        // If it is dead, its mark belongs to the next.
         if let Some((waiter, Phase::Marked)) = split(node.state.load(Ordering::Acquire)) {
             participant::sweep_if_dead(heap, waiter.slot() + 1);
         }
@@ -453,9 +465,16 @@ impl Waiter<'_> {
     /// # Errors
     /// If the heap is corrupt.
     pub fn sleep(&self, deadline: Deadline) -> Result<bool> {
+        let bell = &self.node.get().bell;
         let mut slice = FIRST_SLICE;
+        for _ in 0..SPINS {
+            if self.is_marked() {
+                break;
+            }
+            core::hint::spin_loop();
+        }
         loop {
-            let seen = self.node.bell.load(Ordering::Acquire);
+            let seen = bell.load(Ordering::Acquire);
             if self.is_marked() {
                 reach(KillPoint::ConditionWoken);
                 return Ok(true);
@@ -463,8 +482,11 @@ impl Waiter<'_> {
             if deadline.expired() {
                 return Ok(false);
             }
-            let until = deadline.min(Deadline::after(slice));
-            if futex::wait(&self.node.get().bell, seen, until) == futex::Wait::TimedOut {
+            let asleep = seen | ASLEEP;
+            if seen != asleep && bell.compare_exchange(seen, asleep, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+                continue;
+            }
+            if futex::wait(bell, asleep, deadline.min(Deadline::after(slice))) == futex::Wait::TimedOut {
                 slice = (slice * 2).min(LONG);
                 self.condition.look_after_marked(self.identity)?;
             }
@@ -536,8 +558,7 @@ pub(super) fn owner_died(heap: Heap, seat: Seat, death: &Death, block: Block) ->
         }
         drop(guard);
         if let Some(next) = next {
-            next.bell.fetch_add(1, Ordering::AcqRel);
-            futex::wake(&next.get().bell, 1);
+            wake(next);
         }
     }
 }

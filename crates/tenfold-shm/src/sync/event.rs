@@ -93,7 +93,7 @@ impl Event {
             return Ok(true);
         }
         let passed = || shared.state.load(Ordering::Acquire) >> 1 != before >> 1;
-        let waited = shared.sleepers.wait(deadline, LONG, passed, |_| Ok(passed().then_some(())), || ())?;
+        let waited = shared.sleepers.wait(deadline, || LONG, passed, |_| Ok(passed().then_some(())), || ())?;
         Ok(waited.is_some())
     }
 }

@@ -6,7 +6,9 @@
 //! *Killed here:* a bit is set before the share is taken. One that stays set costs a look.
 
 use core::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use super::wait_point::{LONG, SHORT};
 use crate::heap::{Heap, SLOTS, Shared};
 use crate::participant::{self, Seat};
 
@@ -34,6 +36,15 @@ impl Peers {
 
     pub(crate) fn remove(&self, slot: u32) {
         self.bits[slot as usize / 64].fetch_and(!(1 << (slot % 64)), Ordering::AcqRel);
+    }
+
+    /// How long one that waits in slot `own` may sleep at a time.
+    pub(crate) fn slice(&self, own: u32) -> Duration {
+        let others = self.bits.iter().enumerate().any(|(index, word)| {
+            let mask = if index == own as usize / 64 { !(1 << (own % 64)) } else { u64::MAX };
+            word.load(Ordering::Relaxed) & mask != 0
+        });
+        if others { SHORT } else { LONG }
     }
 
     /// Sweeps those of the next few peers that are dead; `cursor` remembers where to go on.

@@ -20,7 +20,7 @@ use tenfold_sys::clock::{self, Deadline};
 
 use super::Acquired;
 use super::peers::Peers;
-use super::wait_point::{SHORT, WaitPoint, Waited};
+use super::wait_point::{WaitPoint, Waited};
 use crate::error::Result;
 use crate::heap::block::Block;
 use crate::heap::{At, Heap, Shared};
@@ -169,8 +169,9 @@ impl RwLock {
             Ok(acquired)
         };
         let mut cursor = 0;
+        let slice = || shared.peers.slice(seat.slot());
         let look_after = || shared.peers.look_after(heap, seat, &mut cursor);
-        let acquired = shared.sleepers.wait(deadline, SHORT, may_fit, attempt, look_after)?;
+        let acquired = shared.sleepers.wait(deadline, slice, may_fit, attempt, look_after)?;
         if acquired.is_none() && access == Access::Write {
             // Other writers say so again when they wake; readers need not wait for us.
             shared.writers_first_until.store(0, Ordering::Relaxed);

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tenfold_sys::clock::{self, Deadline};
 
 use super::peers::Peers;
-use super::wait_point::{SHORT, WaitPoint, Waited};
+use super::wait_point::{WaitPoint, Waited};
 use super::{SyncError, SyncResult};
 use crate::error::Result;
 use crate::heap::block::Block;
@@ -145,7 +145,7 @@ impl Semaphore {
         let mut cursor = 0;
         let taken = shared.sleepers.wait(
             deadline,
-            SHORT,
+            || shared.peers.slice(seat.slot()),
             || shared.count.load(Ordering::Relaxed) > 0,
             |waited| self.attempt(taker, Some(waited)),
             || shared.peers.look_after(heap, seat, &mut cursor),

@@ -117,7 +117,7 @@ fn rouse<W: Word>(cleared: &W, seen: u64, move_sequence: impl FnOnce(), wake: im
 
 impl WaitPoint {
     /// Waits until `attempt` gives something, or the deadline. `peek` says, without a lock, whether
-    /// an attempt is worth while; `each_slice` is called whenever a slice has passed in sleep.
+    /// an attempt is worth while; `longest` how long a slice may be now; `each_slice` is called whenever a slice has passed in sleep.
     ///
     /// The first attempt has been made already.
     ///
@@ -127,7 +127,7 @@ impl WaitPoint {
     pub(crate) fn wait<R>(
         &self,
         deadline: Deadline,
-        longest: Duration,
+        longest: impl Fn() -> Duration,
         peek: impl Fn() -> bool,
         mut attempt: impl FnMut(Waited) -> Result<Option<R>>,
         mut each_slice: impl FnMut(),
@@ -141,7 +141,7 @@ impl WaitPoint {
             }
             core::hint::spin_loop();
         }
-        let mut slice = FIRST_SLICE.min(longest);
+        let mut slice = FIRST_SLICE;
         loop {
             let seen = self.sequence.load(Ordering::Acquire);
             arrive(&self.arrivals);
@@ -155,7 +155,7 @@ impl WaitPoint {
             waited.slept = true;
             if outcome == futex::Wait::TimedOut {
                 each_slice();
-                slice = (slice * 2).min(longest);
+                slice = (slice * 2).min(longest());
             }
         }
     }
