@@ -267,11 +267,11 @@ fn check_ours(cell: &HeldCell) -> Result<()> {
 
 impl Drop for Payload {
     fn drop(&mut self) {
-        if let Body::Block { cell, .. } = &self.body {
-            if let (Ok(entry), Ok(seat)) = (cell.here(self.heap), seat(self.heap)) {
-                // After a fork the entry is empty: the block is the parent's.
-                let _ = object::release(self.heap, seat, entry.field(|e| &e.id));
-            }
+        if let Body::Block { cell, .. } = &self.body
+            && let (Ok(entry), Ok(seat)) = (cell.here(self.heap), seat(self.heap))
+        {
+            // After a fork the entry is empty: the block is the parent's.
+            let _ = object::release(self.heap, seat, entry.field(|e| &e.id));
         }
     }
 }

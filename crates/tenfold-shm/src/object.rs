@@ -286,10 +286,10 @@ impl Drop for Holding {
     fn drop(&mut self) {
         let id = self.block.id;
         REGISTRY.with(|map| {
-            if let Some(map) = map {
-                if map.get(&id).is_some_and(|weak| weak.strong_count() == 0) {
-                    map.remove(&id);
-                }
+            if let Some(map) = map
+                && map.get(&id).is_some_and(|weak| weak.strong_count() == 0)
+            {
+                map.remove(&id);
             }
         });
         // A heap that is corrupt, or a process that cannot get a slot, leaves the reference to the

@@ -333,16 +333,19 @@ impl Drop for ThreadPool {
     }
 }
 
+/// A result and its item's place.
+type Numbered<R> = (u64, Result<R>);
+
 /// The results of [`ThreadPool::imap`] and [`ThreadPool::imap_unordered`]. Reads ahead as many
 /// items as keep the threads busy.
 pub struct ThreadImap<'a, I: Iterator, F, R> {
     pool: &'a ThreadPool,
     function: Arc<F>,
     items: I,
-    line: (Sender<(u64, Result<R>)>, Receiver<(u64, Result<R>)>),
+    line: (Sender<Numbered<R>>, Receiver<Numbered<R>>),
     sent: u64,
     taken: u64,
-    early: Vec<(u64, Result<R>)>,
+    early: Vec<Numbered<R>>,
     ordered: bool,
 }
 

@@ -154,10 +154,10 @@ impl Pool {
             }
             let slice = Deadline::after(CHECK);
             self.board.wait(bell, seen, slice.min(deadline));
-            if slice.expired() {
-                if let Err(error) = self.check_workers() {
-                    break Err(error);
-                }
+            if slice.expired()
+                && let Err(error) = self.check_workers()
+            {
+                break Err(error);
             }
         };
         self.board.attend(bell, false);
@@ -234,11 +234,12 @@ impl Pool {
 fn kill(heap: Heap, worker: Identity) {
     let entry = participant::roster(worker.slot(), heap);
     // The pidfd pins the process; the identity, checked after, says that it is the one meant.
-    if let Ok(fd) = PidFd::open(entry.pid()) {
-        if worker.is_current(heap) && entry.pid() != 0 {
-            // It may be dead already.
-            let _ = fd.signal(SIGKILL);
-        }
+    if let Ok(fd) = PidFd::open(entry.pid())
+        && worker.is_current(heap)
+        && entry.pid() != 0
+    {
+        // It may be dead already.
+        let _ = fd.signal(SIGKILL);
     }
 }
 

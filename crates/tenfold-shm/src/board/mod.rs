@@ -393,11 +393,11 @@ impl Board {
         let cell = participant::slot(seat.slot(), heap).field(|s| &s.cells[WORK_CELL]);
         loop {
             if let Some(id) = BlockId::from_bits(cell.load(Ordering::Relaxed)) {
-                if self.state() != BoardState::Terminated {
-                    if let Some(chunk) = Chunk::claim(heap, seat, heap.block(id)?)? {
-                        reach(KillPoint::BoardClaimed);
-                        return Ok(Some(chunk));
-                    }
+                if self.state() != BoardState::Terminated
+                    && let Some(chunk) = Chunk::claim(heap, seat, heap.block(id)?)?
+                {
+                    reach(KillPoint::BoardClaimed);
+                    return Ok(Some(chunk));
                 }
                 object::release(heap, seat, cell)?;
             }

@@ -86,11 +86,11 @@ impl Heap {
         reach(KillPoint::HeapTaken);
         let offset = descriptor.offset.load(Ordering::Relaxed);
         let block = Block { id, offset, len: bytes, kind: kind as u8, descriptor };
-        if class::size_of_class(class) > SMALL {
-            if let Err(error) = self.back_with_pages(seat, block) {
-                self.give_back(seat, id, cell)?;
-                return Err(error);
-            }
+        if class::size_of_class(class) > SMALL
+            && let Err(error) = self.back_with_pages(seat, block)
+        {
+            self.give_back(seat, id, cell)?;
+            return Err(error);
         }
         Ok(block)
     }

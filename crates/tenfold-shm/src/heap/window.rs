@@ -141,7 +141,7 @@ pub(super) fn map_fixed(file: MemoryFile) -> Result<()> {
 /// A typed look at the fixed part; `offset` is a constant of the layout.
 #[inline(always)]
 pub(crate) fn fixed<T: Shared>(offset: u64) -> At<T> {
-    debug_assert!(offset + size_of::<T>() as u64 <= FIXED && offset % align_of::<T>() as u64 == 0);
+    debug_assert!(offset + size_of::<T>() as u64 <= FIXED && offset.is_multiple_of(align_of::<T>() as u64));
     let base = WINDOWS[0].load(Ordering::Relaxed);
     // SAFETY: a `Heap` exists, so the fixed part is mapped at `base`, contiguously and for ever;
     // callers pass offsets of the layout, which are in bounds and aligned; T is atomics only.
@@ -198,7 +198,7 @@ impl Heap {
     /// As [`Heap::stats`]' siblings: corrupt offsets, or no address space left.
     #[inline]
     pub fn at<T: Shared>(self, offset: u64) -> Result<At<T>> {
-        if offset % align_of::<T>() as u64 != 0 || offset == 0 {
+        if !offset.is_multiple_of(align_of::<T>() as u64) || offset == 0 {
             return Err(HeapError::corrupt("misaligned offset", offset));
         }
         let address = self.address(offset, size_of::<T>() as u64)?;
@@ -220,13 +220,13 @@ impl Heap {
     /// Copies `bytes` into the heap at `offset`, through the window or, for what straddles windows
     /// or cannot be mapped, through the file.
     pub(crate) fn write_bytes(self, offset: u64, bytes: &[u8]) -> Result<()> {
-        if bytes.len() as u64 <= WINDOW - offset % WINDOW {
-            if let Ok(address) = self.address(offset, bytes.len() as u64) {
-                // SAFETY: `address` is valid for that many bytes; the caller owns the block, so
-                // nobody else reads or writes them; a Rust slice never overlaps a window.
-                unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), address.as_ptr(), bytes.len()) };
-                return Ok(());
-            }
+        if bytes.len() as u64 <= WINDOW - offset % WINDOW
+            && let Ok(address) = self.address(offset, bytes.len() as u64)
+        {
+            // SAFETY: `address` is valid for that many bytes; the caller owns the block, so
+            // nobody else reads or writes them; a Rust slice never overlaps a window.
+            unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), address.as_ptr(), bytes.len()) };
+            return Ok(());
         }
         if super::limit::check_file_size(offset + bytes.len() as u64).is_err() {
             return self.write_through_windows(offset, bytes);
@@ -254,12 +254,12 @@ impl Heap {
 
     /// Copies bytes out of the heap; the counterpart of [`Heap::write_bytes`].
     pub(crate) fn read_bytes(self, offset: u64, bytes: &mut [u8]) -> Result<()> {
-        if bytes.len() as u64 <= WINDOW - offset % WINDOW {
-            if let Ok(address) = self.address(offset, bytes.len() as u64) {
-                // SAFETY: as in `write_bytes`, the other way round.
-                unsafe { ptr::copy_nonoverlapping(address.as_ptr(), bytes.as_mut_ptr(), bytes.len()) };
-                return Ok(());
-            }
+        if bytes.len() as u64 <= WINDOW - offset % WINDOW
+            && let Ok(address) = self.address(offset, bytes.len() as u64)
+        {
+            // SAFETY: as in `write_bytes`, the other way round.
+            unsafe { ptr::copy_nonoverlapping(address.as_ptr(), bytes.as_mut_ptr(), bytes.len()) };
+            return Ok(());
         }
         let file = file();
         if !file.is_still_ours() {

@@ -100,11 +100,11 @@ extern "C" fn in_child() {
     }
     FORKING.unlock_raw();
     LAUNCH.with(|launch| launch.set(None));
-    if let Some(heap) = Heap::existing() {
-        if BIRTH.load(Ordering::Acquire) != 0 {
-            // If this fails, the first operation of the child reports it.
-            let _ = super::seat(heap);
-        }
+    if let Some(heap) = Heap::existing()
+        && BIRTH.load(Ordering::Acquire) != 0
+    {
+        // If this fails, the first operation of the child reports it.
+        let _ = super::seat(heap);
     }
 }
 

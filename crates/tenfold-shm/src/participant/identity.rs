@@ -41,8 +41,9 @@ pub struct Seat {
 
 const LANE_ALIGN: u64 = 32;
 const _: () = assert!(size_of::<Seat>() == 16);
-const _: () = assert!(core::mem::offset_of!(super::Slot, lanes) as u64 % LANE_ALIGN == 0);
-const _: () = assert!(size_of::<Lane>() as u64 % LANE_ALIGN == 0 && super::SLOT_SIZE % LANE_ALIGN == 0);
+const _: () = assert!((core::mem::offset_of!(super::Slot, lanes) as u64).is_multiple_of(LANE_ALIGN));
+const _: () =
+    assert!((size_of::<Lane>() as u64).is_multiple_of(LANE_ALIGN) && super::SLOT_SIZE.is_multiple_of(LANE_ALIGN));
 
 impl core::fmt::Debug for Seat {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -284,10 +285,10 @@ fn adopt_after_fork(heap: Heap) -> Result<Identity> {
         for word in &LANES_TAKEN {
             word.store(0, Ordering::Relaxed);
         }
-        if let Some(born) = super::fork::take_birth() {
-            if super::adopt(heap, born).is_ok() {
-                return Ok(born);
-            }
+        if let Some(born) = super::fork::take_birth()
+            && super::adopt(heap, born).is_ok()
+        {
+            return Ok(born);
         }
         let claimed = claim_slot(heap, None, true)?;
         super::adopt(heap, claimed)?;

@@ -135,10 +135,10 @@ where
     while job.fill(&mut items, batch_len)? {
         under_way.extend(job.submit()?);
         batch_len = batch_len.saturating_mul(2);
-        if under_way.len() >= WINDOW {
-            if let Some(batch) = under_way.pop_front() {
-                results.collect(shared, &batch, Deadline::never())?;
-            }
+        if under_way.len() >= WINDOW
+            && let Some(batch) = under_way.pop_front()
+        {
+            results.collect(shared, &batch, Deadline::never())?;
         }
     }
     for batch in under_way {
@@ -162,11 +162,11 @@ impl<R: Message> Collected<R> {
     /// Waits for a batch and takes its results.
     pub(super) fn collect(&mut self, shared: &Shared, batch: &Batch, deadline: Deadline) -> Result<()> {
         shared.engine.wait(batch.bell(), deadline, || batch.is_finished())?;
-        if let (Some(len), None) = (short::<R>(), &self.failure) {
-            if batch.take_short(len, &mut self.words)? {
-                payload::extend_from_words(&self.words, &mut self.results);
-                return Ok(());
-            }
+        if let (Some(len), None) = (short::<R>(), &self.failure)
+            && batch.take_short(len, &mut self.words)?
+        {
+            payload::extend_from_words(&self.words, &mut self.results);
+            return Ok(());
         }
         for item in 0..batch.items() {
             match take(batch, item) {

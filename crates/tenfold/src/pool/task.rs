@@ -111,10 +111,10 @@ impl<F: Task<A, R>, A: Message, R: Message> Trampoline<F> for Each<A, R> {
     const FINGERPRINT: u64 = TASK_FINGERPRINT;
 
     fn call(function: F, run: &mut TaskRun) -> core::result::Result<(), HeapError> {
-        if let (Some(_), Some(result)) = (short::<A>(), short::<R>()) {
-            if let Some(raw) = run.raw()? {
-                return raw.run(result, |bytes| payload::to_word(&function(payload::read_raw(bytes))));
-            }
+        if let (Some(_), Some(result)) = (short::<A>(), short::<R>())
+            && let Some(raw) = run.raw()?
+        {
+            return raw.run(result, |bytes| payload::to_word(&function(payload::read_raw(bytes))));
         }
         while let Some(input) = run.begin()? {
             let argument = match input {
