@@ -204,6 +204,7 @@ fn root_and_warden_are_killed_together() {
 }
 
 /// One child that is to go on, one that is not, and a program of the user's own.
+#[expect(clippy::zombie_processes, reason = "the program is to outlive this process")]
 fn outlive() {
     for method in [StartMethod::Forkserver, StartMethod::Spawn] {
         let child = Process::builder().outlive(true).start_method(method).spawn(sleep_for_ever, ()).unwrap();

@@ -49,7 +49,9 @@ fn produce((queue, notes, me): (Queue<Message>, RawArray<u64>, u32)) -> Result<(
     Ok(())
 }
 
-fn consume((queue, seen, doubles): (Queue<Message>, Dict<(u32, u64), u32>, Value<u64>)) -> Result<()> {
+type Arrivals = (Queue<Message>, Dict<(u32, u64), u32>, Value<u64>);
+
+fn consume((queue, seen, doubles): Arrivals) -> Result<()> {
     loop {
         let (producer, n, load) = queue.get()?;
         assert_eq!(load.len(), (n % 7) as usize * 40);
