@@ -261,6 +261,43 @@ fn killed_at_any_change_of_the_list() {
     });
 }
 
+/// Eight waiters fill the condition's own room: the ninth makes more, and dies on the way.
+#[test]
+fn killed_while_the_list_grows() {
+    alone(|heap| {
+        let points = [
+            KillPoint::HeapTaken,
+            KillPoint::LockTaken,
+            KillPoint::RedoCommitted,
+            KillPoint::RedoHalfApplied,
+            KillPoint::RedoCleared,
+            KillPoint::ConditionEnlisted,
+        ];
+        for point in points {
+            let mut passes = 0;
+            loop {
+                let empty = Before::of(heap);
+                let condition = condition(heap);
+                let waiters: Vec<_> = (0..8).map(|_| condition.enlist().unwrap()).collect();
+                let killed = killed_at(point, passes, || drop(condition.enlist().unwrap()));
+                crash::sweep(heap);
+                assert_eq!(condition.waiting(), 8, "{} after {passes} passes", point.name());
+                let ninth = condition.enlist().unwrap();
+                assert_eq!(condition.notify_all().unwrap(), 9);
+                assert!(ninth.leave().unwrap());
+                assert!(waiters.into_iter().all(|w| w.leave().unwrap()));
+                drop(condition);
+                empty.assert_unchanged();
+                if !killed {
+                    break;
+                }
+                passes += 1;
+            }
+            assert!(passes >= 1, "{} was never reached", point.name());
+        }
+    });
+}
+
 #[test]
 fn killed_having_arrived_at_a_barrier() {
     alone(|heap| {

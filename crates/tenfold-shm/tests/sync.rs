@@ -160,6 +160,22 @@ mod lock {
     }
 
     #[test]
+    fn a_holder_that_becomes_another_program_is_gone() {
+        alone(|heap| {
+            let (lock, seen) = (Lock::create(heap).unwrap(), words());
+            let holder = in_child(|| {
+                assert_eq!(lock.acquire(NEVER).unwrap(), Acquired::Yes);
+                seen[0].store(1, SeqCst);
+                let error = std::os::unix::process::CommandExt::exec(std::process::Command::new("sleep").arg("1000"));
+                panic!("{error}");
+            });
+            reaches(&seen[0], 1);
+            assert_eq!(lock.acquire(NEVER).unwrap(), Acquired::OwnerDied);
+            holder.kill();
+        });
+    }
+
+    #[test]
     fn a_hog_does_not_starve_the_others() {
         alone(|heap| {
             let (lock, seen) = (Lock::create(heap).unwrap(), words());
@@ -578,6 +594,81 @@ mod condition {
             let wrong = Lock::from_handle(copy.handle().clone());
             assert!(matches!(wrong, Err(HeapError::WrongKind { expected: "lock", found: "condition" })));
             drop((copy, wrong));
+            before.assert_unchanged();
+        });
+    }
+}
+
+/// Random kills of processes that use everything at once.
+mod storm {
+    use super::*;
+
+    #[test]
+    fn nothing_stays_taken_when_holders_and_waiters_are_killed() {
+        alone(|heap| {
+            let semaphore = Semaphore::create(heap, 2, Some(2)).unwrap();
+            let (rwlock, lock, seen) = (RwLock::create(heap).unwrap(), Lock::create(heap).unwrap(), words());
+            let before = Before::of(heap);
+            let condition = Condition::create(heap, UserLock::Lock(lock.clone())).unwrap();
+            let work = || {
+                let mut turn = u64::from(std::process::id());
+                loop {
+                    turn += 1;
+                    match turn % 4 {
+                        0 => {
+                            assert!(semaphore.acquire_held(NEVER).unwrap());
+                            assert!(semaphore.value() < 2);
+                            assert!(semaphore.release_held().unwrap());
+                        }
+                        1 => {
+                            assert!(rwlock.acquire_read(NEVER).unwrap().is_held());
+                            assert!(!rwlock.is_write_locked());
+                            assert!(rwlock.release_read().unwrap());
+                        }
+                        2 => {
+                            assert!(rwlock.acquire_write(NEVER).unwrap().is_held());
+                            assert_eq!(rwlock.readers(), 0);
+                            assert!(rwlock.release_write().unwrap());
+                        }
+                        _ => {
+                            assert!(lock.acquire(NEVER).unwrap().is_held());
+                            if turn % 8 == 3 {
+                                condition.notify(1).unwrap();
+                            } else {
+                                assert!(
+                                    condition
+                                        .wait(Deadline::after(Duration::from_millis(2)))
+                                        .unwrap()
+                                        .acquired
+                                        .is_held()
+                                );
+                            }
+                            lock.release().unwrap();
+                        }
+                    }
+                    seen[0].fetch_add(1, SeqCst);
+                }
+            };
+            let mut children: Vec<_> = (0..4).map(|_| in_child(work)).collect();
+            let mut random = 88172645463325252_u64;
+            for _ in 0..80 {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                std::thread::sleep(Duration::from_micros(random % 6000));
+                children.swap_remove((random >> 32) as usize % 4).kill();
+                children.push(in_child(work));
+            }
+            // Nothing hangs: all four go on.
+            let turns = seen[0].load(SeqCst);
+            reaches(&seen[0], turns + 2000);
+            children.into_iter().for_each(|c| c.kill());
+            crash::sweep(heap);
+            assert_eq!((semaphore.value(), rwlock.readers(), rwlock.is_write_locked()), (2, 0, false));
+            assert_eq!(condition.waiting(), 0);
+            assert!(lock.try_acquire().unwrap().is_held());
+            // With the room that it made for waiters which nobody had swept.
+            drop(condition);
             before.assert_unchanged();
         });
     }

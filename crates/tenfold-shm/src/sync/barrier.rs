@@ -22,7 +22,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use tenfold_sys::clock::Deadline;
 
-use super::peers::Peers;
+use super::peers::{Lookout, Peers};
 use super::wait_point::WaitPoint;
 use super::{SyncError, SyncResult};
 use crate::error::{HeapError, Result};
@@ -191,9 +191,9 @@ impl Barrier {
         let seat = participant::seat(heap)?;
         let shared = self.shared.get();
         shared.peers.add(seat.slot());
-        let mut cursor = 0;
+        let mut lookout = Lookout::default();
         let slice = || shared.peers.slice(seat.slot());
-        let mut look_after = || shared.peers.look_after(heap, seat, &mut cursor);
+        let mut look_after = || shared.peers.look_after(heap, seat, &mut lookout);
         let arrival = match self.try_arrive(seat)? {
             Some(arrival) => Some(arrival),
             // The last round's parties have not all left.

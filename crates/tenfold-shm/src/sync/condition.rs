@@ -21,6 +21,7 @@ use std::time::Duration;
 use tenfold_sys::clock::Deadline;
 use tenfold_sys::futex;
 
+use super::peers::sweep_now_and_then_thoroughly;
 use super::rlock::Depth;
 use super::wait_point::LONG;
 use super::{Acquired, Lock, RLock, SyncError, SyncResult};
@@ -346,7 +347,7 @@ impl Condition {
     }
 
     /// Sweeps the process of a waiter that has been marked and does not come back, if it is dead.
-    fn look_after_marked(&self, own: Identity) -> Result<()> {
+    fn look_after_marked(&self, own: Identity, looks: u32) -> Result<()> {
         let heap = self.handle.heap();
         let missing = {
             let _guard = self.shared.field(|s| &s.lock).lock(heap)?;
@@ -361,7 +362,7 @@ impl Condition {
             missing
         };
         if let Some(waiter) = missing {
-            participant::sweep_if_dead(heap, waiter.slot() + 1);
+            sweep_now_and_then_thoroughly(heap, waiter.slot() + 1, looks);
         }
         Ok(())
     }
@@ -466,7 +467,7 @@ impl Waiter<'_> {
     /// If the heap is corrupt.
     pub fn sleep(&self, deadline: Deadline) -> Result<bool> {
         let bell = &self.node.get().bell;
-        let mut slice = FIRST_SLICE;
+        let (mut slice, mut looks) = (FIRST_SLICE, 0);
         for _ in 0..SPINS {
             if self.is_marked() {
                 break;
@@ -488,7 +489,8 @@ impl Waiter<'_> {
             }
             if futex::wait(bell, asleep, deadline.min(Deadline::after(slice))) == futex::Wait::TimedOut {
                 slice = (slice * 2).min(LONG);
-                self.condition.look_after_marked(self.identity)?;
+                looks += 1;
+                self.condition.look_after_marked(self.identity, looks)?;
             }
         }
     }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use tenfold_sys::clock::{self, Deadline};
 use tenfold_sys::futex;
 
+use super::peers::sweep_now_and_then_thoroughly;
 use super::word::{self, Patience, Released, Taken};
 use super::{Acquired, SyncError, SyncResult};
 use crate::error::Result;
@@ -52,6 +53,7 @@ struct Waiting {
     deadline: Deadline,
     slice: Duration,
     since: u64,
+    looks: u32,
 }
 
 impl Patience<AtomicU32> for Waiting {
@@ -67,7 +69,8 @@ impl Patience<AtomicU32> for Waiting {
             let longest = if watched { LAST_SLICE } else { IDLE_SLICE };
             self.slice = (self.slice * 2).min(longest);
             if watched {
-                participant::sweep_if_dead(self.heap, holder);
+                self.looks += 1;
+                sweep_now_and_then_thoroughly(self.heap, holder, self.looks);
             }
         }
         true
@@ -104,7 +107,7 @@ impl LockWord {
 
     #[cold]
     fn acquire_slow(&self, heap: Heap, me: u32, deadline: Deadline) -> Acquired {
-        let mut waiting = Waiting { heap, me, deadline, slice: FIRST_SLICE, since: clock::now() };
+        let mut waiting = Waiting { heap, me, deadline, slice: FIRST_SLICE, since: clock::now(), looks: 0 };
         word::take(&self.word, me, &mut waiting).map_or(Acquired::TimedOut, Acquired::from)
     }
 

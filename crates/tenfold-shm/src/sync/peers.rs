@@ -47,21 +47,39 @@ impl Peers {
         if others { SHORT } else { LONG }
     }
 
-    /// Sweeps those of the next few peers that are dead; `cursor` remembers where to go on.
-    pub(crate) fn look_after(&self, heap: Heap, seat: Seat, cursor: &mut u32) {
-        let start = *cursor;
+    /// Sweeps those of the next few peers that are dead.
+    pub(crate) fn look_after(&self, heap: Heap, seat: Seat, lookout: &mut Lookout) {
+        lookout.looks += 1;
+        let start = lookout.next;
         let mut looked = 0;
         for step in 0..SLOTS {
             let slot = (start + step) % SLOTS;
             if self.bits[slot as usize / 64].load(Ordering::Relaxed) & 1 << (slot % 64) == 0 || slot == seat.slot() {
                 continue;
             }
-            participant::sweep_if_dead(heap, slot + 1);
-            *cursor = slot + 1;
+            sweep_now_and_then_thoroughly(heap, slot + 1, lookout.looks);
+            lookout.next = slot + 1;
             looked += 1;
             if looked == AT_ONCE {
                 return;
             }
         }
+    }
+}
+
+/// What a waiter remembers between its looks.
+#[derive(Debug, Default)]
+pub(crate) struct Lookout {
+    next: u32,
+    looks: u32,
+}
+
+/// Sweeps the participant `owner` (slot + 1) if its process is dead; at each eighth look also if it
+/// has become another program.
+pub(crate) fn sweep_now_and_then_thoroughly(heap: Heap, owner: u32, looks: u32) {
+    if looks.is_multiple_of(8) {
+        participant::sweep_if_gone(heap, owner);
+    } else {
+        participant::sweep_if_dead(heap, owner);
     }
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use tenfold_sys::clock::{self, Deadline};
 
 use super::Acquired;
-use super::peers::Peers;
+use super::peers::{Lookout, Peers};
 use super::wait_point::{WaitPoint, Waited};
 use crate::error::Result;
 use crate::heap::block::Block;
@@ -168,9 +168,9 @@ impl RwLock {
             }
             Ok(acquired)
         };
-        let mut cursor = 0;
+        let mut lookout = Lookout::default();
         let slice = || shared.peers.slice(seat.slot());
-        let look_after = || shared.peers.look_after(heap, seat, &mut cursor);
+        let look_after = || shared.peers.look_after(heap, seat, &mut lookout);
         let acquired = shared.sleepers.wait(deadline, slice, may_fit, attempt, look_after)?;
         if acquired.is_none() && access == Access::Write {
             // Other writers say so again when they wake; readers need not wait for us.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tenfold_sys::clock::{self, Deadline};
 
-use super::peers::Peers;
+use super::peers::{Lookout, Peers};
 use super::wait_point::{WaitPoint, Waited};
 use super::{SyncError, SyncResult};
 use crate::error::Result;
@@ -142,13 +142,13 @@ impl Semaphore {
         }
         let (heap, shared) = (self.handle.heap(), self.shared.get());
         let seat = participant::seat(heap)?;
-        let mut cursor = 0;
+        let mut lookout = Lookout::default();
         let taken = shared.sleepers.wait(
             deadline,
             || shared.peers.slice(seat.slot()),
             || shared.count.load(Ordering::Relaxed) > 0,
             |waited| self.attempt(taker, Some(waited)),
-            || shared.peers.look_after(heap, seat, &mut cursor),
+            || shared.peers.look_after(heap, seat, &mut lookout),
         )?;
         Ok(taken.is_some())
     }
