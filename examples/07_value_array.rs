@@ -1,6 +1,7 @@
 //! 7. A value and an array in shared memory, changed in place by another process.
 use tenfold::{Array, Process, Value};
 
+#[expect(clippy::approx_constant, reason = "the tutorial's number")]
 fn change((n, a): (Value<f64>, Array<i32>)) -> tenfold::Result<()> {
     *n.lock()? = 3.1415927;
     for x in a.lock()?.iter_mut() {

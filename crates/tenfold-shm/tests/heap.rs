@@ -289,10 +289,10 @@ fn under_an_address_space_limit_everything_goes_through_the_file() {
             let payload = vec![3; 5 << 20];
             let seat = participant::seat(heap).unwrap();
             let cell = HeldCell::take(heap).unwrap();
-            message::write(heap, seat, Outgoing { parts: &[&payload], handles: &[held.clone()] }, cell.word()).unwrap();
+            message::write(heap, seat, Outgoing { parts: &[&payload], handles: std::slice::from_ref(&held) }, cell.word()).unwrap();
             let received = Payload::held(heap, cell).unwrap();
             assert_eq!(received.to_vec().unwrap(), payload);
-            assert_eq!(received.handles().unwrap(), [held.clone()]);
+            assert_eq!(received.handles().unwrap(), std::slice::from_ref(&held));
         })
         .succeeds();
         for (seed, part) in (0..).zip(&parts) {
@@ -432,7 +432,7 @@ fn ten_thousand_cycles_leave_the_heap_where_it_was() {
             let cell = HeldCell::take(heap).unwrap();
             let seat = participant::seat(heap).unwrap();
             let bytes = vec![1; n * 37 % 5000];
-            let outgoing = Outgoing { parts: &[&bytes], handles: &[event.clone()] };
+            let outgoing = Outgoing { parts: &[&bytes], handles: std::slice::from_ref(&event) };
             message::write(heap, seat, outgoing, cell.word()).unwrap();
             drop(event);
             let received = Payload::held(heap, cell).unwrap();

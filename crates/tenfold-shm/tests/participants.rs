@@ -500,7 +500,7 @@ fn three_hundred_threads_at_a_time_and_many_more_in_turn() {
                     scope.spawn(move || {
                         work(n);
                         barrier.wait();
-                        (0..).for_each(work);
+                        (0..u64::MAX).for_each(work);
                     });
                 }
                 barrier.wait();

@@ -74,7 +74,7 @@ fn a_value_counts_right_in_any_start_method() {
 }
 
 fn change((n, a): (Value<f64>, Array<i32>)) -> Result<()> {
-    *n.lock()? = 3.1415927;
+    *n.lock()? = 2.5;
     for x in a.lock()?.iter_mut() {
         *x = -*x;
     }
@@ -85,7 +85,7 @@ fn change((n, a): (Value<f64>, Array<i32>)) -> Result<()> {
 fn the_tutorial_s_value_and_array() {
     let (n, a) = (Value::new(0.0).unwrap(), Array::from_iter(0..10).unwrap());
     Process::spawn(change, (n.clone(), a.clone())).unwrap().join().unwrap();
-    assert_eq!(n.get().unwrap(), 3.1415927);
+    assert_eq!(n.get().unwrap(), 2.5);
     assert_eq!(a.to_vec().unwrap(), (0..10).map(|x| -x).collect::<Vec<i32>>());
 }
 
