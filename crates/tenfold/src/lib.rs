@@ -108,3 +108,7 @@ pub use tenfold_engine::shm::queue::QueueError;
 pub use tenfold_engine::shm::sync::Acquired;
 pub use thread_pool::{ThreadImap, ThreadPool};
 pub use value::{RawValue, Value, ValueGuard};
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -81,6 +81,11 @@ fn processes_do_not_share() {
 }
 
 #[test]
+fn queue() {
+    assert_eq!(output_of("05_queue"), "[42, None, 'hello']\n");
+}
+
+#[test]
 fn lock() {
     let expected: Vec<String> = (0..10).map(|i| format!("hello world {i}")).collect();
     assert_eq!(sorted_lines(&output_of("06_lock")), expected);

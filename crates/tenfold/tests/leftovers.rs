@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use tenfold::{Event, List, Lock, Manager, Pool, Process};
+use tenfold::{Lock, Manager, Pool, Process, Queue};
 
 /// Against a hang of this test, not a promise.
 const WATCHDOG: Duration = Duration::from_secs(60);
@@ -18,24 +18,25 @@ fn square(x: u64) -> u64 {
     x * x
 }
 
-fn push_locked((list, lock): (List<u64>, Lock)) -> tenfold::Result<()> {
+fn put_locked((queue, lock): (Queue<u64>, Lock)) -> tenfold::Result<()> {
     let _held = lock.lock()?;
-    list.push(1)
+    queue.put(1)?;
+    Ok(())
 }
 
-fn wait_for_ever(never: Event) -> tenfold::Result<()> {
-    never.wait()
+fn wait_for_ever(queue: Queue<u64>) -> tenfold::Result<()> {
+    queue.get().map(drop)
 }
 
-/// A pool, a process, a lock, a list and a dict, used once.
+/// A pool, a process, a queue, a lock and a dict, used once.
 fn use_everything() -> tenfold::Result<()> {
     let pool = Pool::new(2)?;
     assert_eq!(pool.map(square, 0..100)?.len(), 100);
-    let (lock, manager) = (Lock::new()?, Manager::new()?);
-    let (list, dict) = (manager.list([])?, manager.dict()?);
+    let (queue, lock, manager) = (Queue::new()?, Lock::new()?, Manager::new()?);
+    let dict = manager.dict()?;
     dict.insert(1_u64, "x".repeat(100_000))?;
-    Process::spawn(push_locked, (list.clone(), lock.clone()))?.join()?;
-    assert_eq!(list.to_vec()?, [1]);
+    Process::spawn(put_locked, (queue.clone(), lock.clone()))?.join()?;
+    assert_eq!(queue.get()?, 1);
     pool.close();
     pool.join()
 }
@@ -87,9 +88,9 @@ fn unique(name: &str) -> String {
 fn role() {
     use_everything().unwrap();
     if std::env::var_os(FOREVER).is_some() {
-        let never = Event::new().unwrap();
-        let _children: Vec<_> = (0..3).map(|_| Process::spawn(wait_for_ever, never.clone()).unwrap()).collect();
-        never.wait().unwrap();
+        let queue = Queue::new().unwrap();
+        let _children: Vec<_> = (0..3).map(|_| Process::spawn(wait_for_ever, queue.clone()).unwrap()).collect();
+        queue.get().unwrap();
     }
 }
 

@@ -4,6 +4,8 @@
 
 use std::thread;
 
+use tenfold::{Process, Queue};
+
 use super::ipc::{self, Ends};
 use super::{Failure, Row, Unit};
 use crate::cell::Cell;
@@ -14,6 +16,7 @@ pub(crate) const ROW: Row = Row {
     title: "messages of 1 MiB",
     unit: Unit::BytesPerSecond,
     cells: &[
+        Cell { system: "tenfold", measure: tenfold },
         Cell { system: "crossbeam-channel (threads, cloned)", measure: crossbeam },
         Cell { system: "ipc-channel (bytes channel)", measure: ipc_channel },
     ],
@@ -36,7 +39,20 @@ fn consume(count: u64, mut get: impl FnMut() -> Result<Vec<u8>, Failure>) -> Res
     Ok((count - 1) as f64 * LEN as f64 / seconds_since(start))
 }
 
+fn produce(queue: Queue<Vec<u8>>) -> tenfold::Result<()> {
+    let message = vec![7; LEN];
+    Ok((0..MESSAGES).try_for_each(|_| queue.put(message.clone()))?)
+}
+
 /// Bounded, as anybody would have it who sends large messages.
+fn tenfold() -> Result<f64, Failure> {
+    let queue = Queue::bounded(8)?;
+    let child = Process::spawn(produce, queue.clone())?;
+    let rate = consume(MESSAGES, || Ok(queue.get()?))?;
+    child.join()?;
+    Ok(rate)
+}
+
 fn crossbeam() -> Result<f64, Failure> {
     let (sender, receiver) = crossbeam_channel::bounded::<Vec<u8>>(8);
     thread::spawn(move || {

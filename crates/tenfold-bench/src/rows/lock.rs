@@ -3,6 +3,8 @@
 use std::sync::{Arc, Barrier};
 use std::{hint, thread};
 
+use tenfold::{List, Lock, Process, Value};
+
 use super::{Failure, Row, Unit};
 use crate::cell::Cell;
 use crate::clock::{now, seconds_since};
@@ -12,6 +14,8 @@ pub(crate) const UNCONTENDED: Row = Row {
     title: "lock and unlock, uncontended",
     unit: Unit::Seconds,
     cells: &[
+        Cell { system: "tenfold", measure: || Ok(tenfold_alone()?) },
+        Cell { system: "tenfold, a Value", measure: || Ok(tenfold_value_alone()?) },
         Cell { system: "parking_lot::Mutex", measure: || alone(&parking_lot::Mutex::new(0), |m| *m.lock() += 1) },
         Cell { system: "std::sync::Mutex", measure: || alone(&std::sync::Mutex::new(0), add_std) },
     ],
@@ -22,6 +26,7 @@ pub(crate) const CONTENDED: Row = Row {
     title: "lock, add 1, unlock, 4 at once",
     unit: Unit::Seconds,
     cells: &[
+        Cell { system: "tenfold", measure: tenfold_contended },
         Cell {
             system: "parking_lot::Mutex (threads)",
             measure: || threads(parking_lot::Mutex::new(0), |m| *m.lock() += 1, |m| *m.lock()),
@@ -53,8 +58,51 @@ fn alone<M>(mutex: &M, add: impl Fn(&M)) -> Result<f64, Failure> {
     Ok(seconds_since(start) / ROUNDS as f64)
 }
 
+fn tenfold_alone() -> tenfold::Result<f64> {
+    let lock = Lock::new()?;
+    let mut number = 0_u64;
+    let start = now();
+    for _ in 0..ROUNDS {
+        let _held = lock.lock()?;
+        number = hint::black_box(number + 1);
+    }
+    Ok(seconds_since(start) / ROUNDS as f64)
+}
+
+fn tenfold_value_alone() -> tenfold::Result<f64> {
+    let number = Value::new(0_u64)?;
+    let start = now();
+    for _ in 0..ROUNDS {
+        *number.lock()? += 1;
+    }
+    Ok(seconds_since(start) / ROUNDS as f64)
+}
+
+type Span = (u64, u64);
+
+fn add_apart((number, barrier, spans): (Value<u64>, tenfold::Barrier, List<Span>)) -> tenfold::Result<()> {
+    barrier.wait()?;
+    let start = now();
+    for _ in 0..CONTENDED_ROUNDS {
+        *number.lock()? += 1;
+    }
+    spans.push((start, now()))
+}
+
+fn tenfold_contended() -> Result<f64, Failure> {
+    let (number, barrier, spans) = (Value::new(0)?, tenfold::Barrier::new(PARTIES)?, List::new()?);
+    let parties = (0..PARTIES)
+        .map(|_| Process::spawn(add_apart, (number.clone(), barrier.clone(), spans.clone())))
+        .collect::<tenfold::Result<Vec<_>>>()?;
+    for party in parties {
+        party.join()?;
+    }
+    let total = number.get()?;
+    per_round(spans.to_vec()?, total)
+}
+
 /// Seconds a round, all parties together, if none of their additions was lost.
-fn per_round(spans: impl IntoIterator<Item = (u64, u64)>, total: u64) -> Result<f64, Failure> {
+fn per_round(spans: impl IntoIterator<Item = Span>, total: u64) -> Result<f64, Failure> {
     let (first, last) = spans.into_iter().fold((u64::MAX, 0), |all, one| (all.0.min(one.0), all.1.max(one.1)));
     if total != PARTIES * CONTENDED_ROUNDS {
         return Err("an addition was lost".into());

@@ -1,6 +1,7 @@
 //! How many items a second `map(x * x)` does over a hundred million numbers, results in a vector.
 
 use rayon::prelude::*;
+use tenfold::Pool;
 
 use super::{Failure, Row, Unit, parties};
 use crate::cell::Cell;
@@ -10,7 +11,11 @@ pub(crate) const ROW: Row = Row {
     name: "pool-map",
     title: "map of x * x over 10^8 numbers",
     unit: Unit::PerSecond,
-    cells: &[Cell { system: "rayon", measure: rayon }, Cell { system: "one thread, no pool", measure: alone }],
+    cells: &[
+        Cell { system: "tenfold", measure: tenfold },
+        Cell { system: "rayon", measure: rayon },
+        Cell { system: "one thread, no pool", measure: alone },
+    ],
 };
 
 const ITEMS: u64 = 100_000_000;
@@ -29,6 +34,12 @@ fn measured(run: impl FnOnce() -> Result<Vec<u64>, Failure>) -> Result<f64, Fail
         return Err("the results are wrong".into());
     }
     Ok(ITEMS as f64 / time)
+}
+
+fn tenfold() -> Result<f64, Failure> {
+    let pool = Pool::new(parties())?;
+    pool.map(square, 0..1000)?;
+    measured(|| Ok(pool.map(square, 0..ITEMS)?))
 }
 
 fn rayon() -> Result<f64, Failure> {

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use rayon::prelude::*;
+use tenfold::Pool;
 
 use super::{Failure, Row, Unit, parties};
 use crate::cell::Cell;
@@ -14,6 +15,9 @@ pub(crate) const ROW: Row = Row {
     title: "small tasks of a pool, results collected",
     unit: Unit::PerSecond,
     cells: &[
+        Cell { system: "tenfold", measure: tenfold_map },
+        Cell { system: "tenfold, imap_unordered", measure: tenfold_imap },
+        Cell { system: "tenfold, one apply_async a task", measure: tenfold_apply },
         Cell { system: "rayon, par_iter", measure: rayon_iter },
         Cell { system: "rayon, one spawn a task", measure: rayon_spawn },
         Cell { system: "threads and crossbeam-channel", measure: crossbeam },
@@ -36,6 +40,32 @@ fn measured(tasks: u64, run: impl FnOnce() -> Result<u64, Failure>) -> Result<f6
         return Err("the results are wrong".into());
     }
     Ok(tasks as f64 / time)
+}
+
+fn tenfold_map() -> Result<f64, Failure> {
+    let pool = warm_pool()?;
+    measured(TASKS, || Ok(pool.map(task, 0..TASKS)?.iter().sum()))
+}
+
+fn tenfold_imap() -> Result<f64, Failure> {
+    let pool = warm_pool()?;
+    measured(TASKS, || Ok(pool.imap_unordered(task, 0..TASKS)?.sum::<tenfold::Result<u64>>()?))
+}
+
+fn tenfold_apply() -> Result<f64, Failure> {
+    let pool = warm_pool()?;
+    let tasks = TASKS / 5;
+    measured(tasks, || {
+        let results = (0..tasks).map(|i| pool.apply_async(task, i)).collect::<tenfold::Result<Vec<_>>>()?;
+        Ok(results.into_iter().map(|result| result.get()).sum::<tenfold::Result<u64>>()?)
+    })
+}
+
+/// A pool whose workers are there, as the threads of the others are.
+fn warm_pool() -> Result<Pool, Failure> {
+    let pool = Pool::new(parties())?;
+    pool.map(task, 0..1000)?;
+    Ok(pool)
 }
 
 fn rayon_pool() -> Result<rayon::ThreadPool, Failure> {

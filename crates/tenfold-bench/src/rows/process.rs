@@ -2,6 +2,8 @@
 
 use std::process::{Command, Stdio};
 
+use tenfold::{Process, StartMethod};
+
 use super::{Failure, Row, Unit};
 use crate::cell::Cell;
 use crate::clock::{now, seconds_since};
@@ -12,6 +14,9 @@ pub(crate) const ROW: Row = Row {
     title: "start a process and join it",
     unit: Unit::Seconds,
     cells: &[
+        Cell { system: "tenfold", measure: || one_by_one(|| tenfold(StartMethod::Forkserver)) },
+        Cell { system: "tenfold, spawn", measure: || one_by_one(|| tenfold(StartMethod::Spawn)) },
+        Cell { system: "tenfold, fork", measure: || one_by_one(|| tenfold(StartMethod::Fork)) },
         Cell { system: "plain fork + wait", measure: || one_by_one(fork_and_wait) },
         Cell { system: "std::process, a trivial program", measure: || one_by_one(run_true) },
         Cell { system: "procspawn", measure: || one_by_one(procspawn) },
@@ -26,6 +31,12 @@ fn one_by_one(mut start_and_join: impl FnMut() -> Result<(), Failure>) -> Result
     let start = now();
     (0..PROCESSES).try_for_each(|_| start_and_join())?;
     Ok(seconds_since(start) / f64::from(PROCESSES))
+}
+
+fn nothing((): ()) {}
+
+fn tenfold(method: StartMethod) -> Result<(), Failure> {
+    Ok(Process::builder().start_method(method).spawn(nothing, ())?.join()?)
 }
 
 fn run_true() -> Result<(), Failure> {

@@ -3,7 +3,10 @@
 //! A consumer looks at the clock after its first and after its last message; the rate is that of all
 //! messages in the time from the earliest first to the latest last.
 
+use std::collections::VecDeque;
 use std::thread;
+
+use tenfold::{Process, Queue};
 
 use super::ipc::{self, Ends};
 use super::{Failure, Row, Unit};
@@ -15,6 +18,8 @@ pub(crate) const ONE_TO_ONE: Row = Row {
     title: "queue of u64, 1 producer, 1 consumer",
     unit: Unit::PerSecond,
     cells: &[
+        Cell { system: "tenfold", measure: || tenfold(1) },
+        Cell { system: "tenfold, 64 at a time", measure: tenfold_many },
         Cell { system: "crossbeam-channel (threads)", measure: || crossbeam(1) },
         Cell { system: "ipc-channel", measure: || ipc_channel(1) },
     ],
@@ -25,6 +30,7 @@ pub(crate) const FOUR_TO_FOUR: Row = Row {
     title: "queue of u64, 4 producers, 4 consumers",
     unit: Unit::PerSecond,
     cells: &[
+        Cell { system: "tenfold", measure: || tenfold(4) },
         Cell { system: "crossbeam-channel (threads)", measure: || crossbeam(4) },
         Cell { system: "ipc-channel (4 separate channels)", measure: || ipc_channel(4) },
     ],
@@ -49,6 +55,57 @@ fn consume<E: Into<Failure>>(count: u64, mut get: impl FnMut() -> Result<u64, E>
 fn rate(messages: u64, spans: impl IntoIterator<Item = Span>) -> f64 {
     let (first, last) = spans.into_iter().fold((u64::MAX, 0), |all, one| (all.0.min(one.0), all.1.max(one.1)));
     messages as f64 * 1e9 / (last - first) as f64
+}
+
+type Numbers = Queue<u64>;
+
+fn produce((queue, count): (Numbers, u64)) -> tenfold::Result<()> {
+    Ok((0..count).try_for_each(|i| queue.put(i))?)
+}
+
+fn consume_apart((queue, spans, count): (Numbers, Queue<Span>, u64)) -> Result<(), String> {
+    let span = consume(count, || queue.get()).map_err(|error| error.to_string())?;
+    spans.put(span).map_err(|error| error.to_string())
+}
+
+/// All producers and consumers are processes of their own.
+fn tenfold(pairs: u64) -> Result<f64, Failure> {
+    let (queue, spans) = (Queue::new()?, Queue::new()?);
+    let each = MESSAGES / pairs;
+    let mut children = Vec::new();
+    for _ in 0..pairs {
+        children.push(Process::spawn(consume_apart, (queue.clone(), spans.clone(), each))?);
+    }
+    for _ in 0..pairs {
+        children.push(Process::spawn(produce, (queue.clone(), each))?);
+    }
+    for child in children {
+        child.join()?;
+    }
+    let spans: Vec<Span> = (0..pairs).map(|_| spans.get()).collect::<tenfold::Result<_>>()?;
+    Ok(rate(MESSAGES, spans))
+}
+
+const BATCH: u64 = 64;
+
+fn produce_many((queue, count): (Numbers, u64)) -> tenfold::Result<()> {
+    Ok((0..count / BATCH).try_for_each(|i| queue.put_many(i * BATCH..(i + 1) * BATCH))?)
+}
+
+fn tenfold_many() -> Result<f64, Failure> {
+    let queue: Numbers = Queue::new()?;
+    let child = Process::spawn(produce_many, (queue.clone(), MESSAGES))?;
+    let mut batch = VecDeque::new();
+    let span = consume(MESSAGES / BATCH * BATCH, || {
+        loop {
+            match batch.pop_front() {
+                Some(number) => return tenfold::Result::Ok(number),
+                None => batch = queue.get_many(BATCH as usize)?.into(),
+            }
+        }
+    })?;
+    child.join()?;
+    Ok(rate(MESSAGES, [span]))
 }
 
 fn crossbeam(pairs: u64) -> Result<f64, Failure> {

@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::thread;
 
+use tenfold::{Process, Queue};
+
 use super::ipc::{self, Ends};
 use super::{Failure, Row, Unit};
 use crate::cell::Cell;
@@ -14,6 +16,7 @@ pub(crate) const ROW: Row = Row {
     title: "round trip of a u64",
     unit: Unit::Seconds,
     cells: &[
+        Cell { system: "tenfold", measure: tenfold },
         Cell { system: "crossbeam-channel (threads)", measure: crossbeam },
         Cell { system: "ipc-channel", measure: ipc_channel },
         Cell { system: "two plain pipes", measure: pipes },
@@ -32,6 +35,27 @@ fn trips(mut trip: impl FnMut(u64) -> Result<u64, Failure>) -> Result<f64, Failu
         }
     }
     Ok(seconds_since(start) / TRIPS as f64)
+}
+
+fn echo((from_us, to_us): (Queue<u64>, Queue<u64>)) -> tenfold::Result<()> {
+    loop {
+        match from_us.get()? {
+            u64::MAX => return Ok(()),
+            number => to_us.put(number)?,
+        }
+    }
+}
+
+fn tenfold() -> Result<f64, Failure> {
+    let (to_echo, from_echo) = (Queue::new()?, Queue::new()?);
+    let child = Process::spawn(echo, (to_echo.clone(), from_echo.clone()))?;
+    let time = trips(|i| {
+        to_echo.put(i)?;
+        Ok(from_echo.get()?)
+    })?;
+    to_echo.put(u64::MAX)?;
+    child.join()?;
+    Ok(time)
 }
 
 fn crossbeam() -> Result<f64, Failure> {
