@@ -289,7 +289,13 @@ fn under_an_address_space_limit_everything_goes_through_the_file() {
             let payload = vec![3; 5 << 20];
             let seat = participant::seat(heap).unwrap();
             let cell = HeldCell::take(heap).unwrap();
-            message::write(heap, seat, Outgoing { parts: &[&payload], handles: std::slice::from_ref(&held) }, cell.word()).unwrap();
+            message::write(
+                heap,
+                seat,
+                Outgoing { parts: &[&payload], handles: std::slice::from_ref(&held) },
+                cell.word(),
+            )
+            .unwrap();
             let received = Payload::held(heap, cell).unwrap();
             assert_eq!(received.to_vec().unwrap(), payload);
             assert_eq!(received.handles().unwrap(), std::slice::from_ref(&held));
