@@ -50,7 +50,7 @@ fn run_entry(heap: Heap, claimed: Identity, record: &ProcessRecord) -> ! {
     finish(heap, record, outcome)
 }
 
-/// Makes sure that this process is who it should be, and says so.
+/// Makes sure that this process is who it should be, and says so if nobody has done so for it.
 fn arrive(heap: Heap, claimed: Identity) -> ProcessRecord {
     // Another one may have taken the slot (the nursery died and its successor forked again), or the
     // family may have ended.
@@ -63,8 +63,10 @@ fn arrive(heap: Heap, claimed: Identity) -> ProcessRecord {
     if let Some(name) = name_of(heap, claimed) {
         process::set_name(&name);
     }
-    let entry = participant::roster(claimed.slot(), heap);
-    record.announce(entry.pid(), entry.start_time());
+    if record.process().is_none() {
+        let entry = participant::roster(claimed.slot(), heap);
+        record.announce(entry.pid(), entry.start_time());
+    }
     record
 }
 

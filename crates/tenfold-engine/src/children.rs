@@ -22,7 +22,8 @@ static OWNER: AtomicU32 = AtomicU32::new(0);
 /// How many there are at most; saves looking when there are none.
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// Takes note of a new child; `record` is the id of its record, if it has one.
+/// Takes note of a new child; `record` is the id of its record. The nursery has none: only
+/// [`reap`] looks at it, when there is reason to.
 pub(crate) fn remember(who: Identity, pid: Pid, record: Option<BlockId>) {
     let me = process::pid();
     if OWNER.swap(me, Ordering::AcqRel) != me {
@@ -52,7 +53,9 @@ pub(crate) fn forget_all() {
 pub(crate) fn reap_all(heap: Heap) {
     if COUNT.load(Ordering::Acquire) > 0 && OWNER.load(Ordering::Acquire) == process::pid() {
         for slot in 0..CHILDREN.len() {
-            reap_entry(heap, slot);
+            if CHILDREN[slot].load(Ordering::Acquire) != 0 && RECORDS[slot].load(Ordering::Acquire) != 0 {
+                reap_entry(heap, slot);
+            }
         }
     }
 }

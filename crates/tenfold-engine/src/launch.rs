@@ -152,12 +152,14 @@ impl From<ExecError> for LaunchError {
 /// [`LaunchError`]; nothing was started then.
 pub fn launch(heap: Heap, spec: &LaunchSpec<'_>) -> Result<Child, LaunchError> {
     children::reap_all(heap);
-    nursery::ensure(heap)?;
     go_on_record(heap)?;
     match spec.method {
         Method::Forkserver => {
             let (claimed, record) = prepare(heap, spec, flag::NURSED)?;
-            nursery::ask_for(heap, claimed)?;
+            if let Err(error) = nursery::ask_for(heap, claimed) {
+                participant::abandon(heap, claimed);
+                return Err(error);
+            }
             Ok(Child::new(heap, record, claimed, spec.name))
         }
         Method::Fork => match split(heap, spec)? {
@@ -165,6 +167,8 @@ pub fn launch(heap: Heap, spec: &LaunchSpec<'_>) -> Result<Child, LaunchError> {
             Side::Child(claimed) => child::run(heap, claimed),
         },
         Method::Spawn => {
+            // For the warden's sake.
+            nursery::ensure(heap)?;
             let (claimed, record) = prepare(heap, spec, 0)?;
             match start_hook::exec(heap, Role::Child, claimed) {
                 Ok(pid) => {
@@ -215,6 +219,7 @@ fn split(heap: Heap, spec: &LaunchSpec<'_>) -> Result<Side, LaunchError> {
         Ok(Forked::Parent(pid)) => {
             let child = Child::new(heap, record, claimed, spec.name);
             adopt_child(heap, &child, pid);
+            participant::tell_start_time(heap, claimed, pid);
             Ok(Side::Parent(child))
         }
         Err(errno) => {
@@ -240,6 +245,9 @@ fn go_on_record(heap: Heap) -> tenfold_shm::Result<()> {
 fn adopt_child(heap: Heap, child: &Child, pid: process::Pid) {
     participant::roster(child.identity().slot(), heap).announce_pid(pid);
     child.pin(pid);
+    if places::flags(heap, child.identity()).load(Ordering::Acquire) & flag::OUTLIVE == 0 {
+        child.record().announce(pid, 0);
+    }
     children::remember(child.identity(), pid, Some(child.record().handle().id()));
     warden::notify(heap);
 }

@@ -15,7 +15,7 @@
 //! needs a process finds it dead and makes another, which looks at all slots for what is wanted.
 //! A child that was forked but not yet announced exits by itself, since its parent is gone.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 use std::collections::HashMap;
 
@@ -104,7 +104,6 @@ pub(crate) fn lives(heap: Heap, who: Identity) -> bool {
         return false;
     }
     if entry.is_live() {
-        // Asleep at its bell, it answers a wake; that costs less than to ask the system.
         return participant::is_alive(entry.pid(), entry.start_time());
     }
     if !entry.is_birth() {
@@ -149,24 +148,25 @@ fn bury(heap: Heap, who: Identity) -> Result<(), LaunchError> {
     Err(LaunchError::NurseryDies { attempts, how })
 }
 
-/// Asks the nursery for the process for which `claimed` was claimed and filled.
+/// Asks the nursery for the process for which `claimed` was claimed and filled, and makes sure that
+/// there is one.
+///
+/// # Errors
+/// If there is no nursery and none can be made; the claim stays.
 pub(crate) fn ask_for(heap: Heap, claimed: Identity) -> Result<(), LaunchError> {
     places::flags(heap, claimed).fetch_or(flag::WANTED, Ordering::AcqRel);
     let bit = 1 << (claimed.slot() / ENTRIES_A_BIT);
     Service::Wanted.word(heap).fetch_or(bit, Ordering::AcqRel);
     reach(KillPoint::LaunchWanted);
-    ring(heap)?;
-    Ok(())
+    // One that was asleep at its bell and wakes up lives; that costs less than to ask the system.
+    if ring(heap)? { Ok(()) } else { ensure(heap) }
 }
 
-/// Wakes the nursery.
-pub(crate) fn ring(heap: Heap) -> tenfold_shm::Result<()> {
+/// Rings the nursery's bell; tells whether that woke it.
+pub(crate) fn ring(heap: Heap) -> tenfold_shm::Result<bool> {
     let (bell, asleep) = places::bell(heap)?;
     bell.fetch_add(1, Ordering::SeqCst);
-    if asleep.load(Ordering::SeqCst) != 0 {
-        futex::wake(bell, 1);
-    }
-    Ok(())
+    Ok(asleep.load(Ordering::SeqCst) != 0 && futex::wake(bell, 1) > 0)
 }
 
 /// A child: who it is, and its record, which outlives its slot.
@@ -296,15 +296,40 @@ impl Nursery {
         }
         let midwife = places::slot_word(self.heap, claimed, places::MIDWIFE);
         midwife.store(u64::from(self.me.bits()), Ordering::Relaxed);
+        self.map_what_it_needs(claimed);
         match self.single.fork(self.heap, claimed, false)? {
             Forked::Child => self.become_child(claimed),
             Forked::Parent(pid) => {
                 reach(KillPoint::NurseryForked);
-                let record = places::cell(self.heap, claimed, RECORD_CELL).load(Ordering::Acquire);
-                self.children.insert(pid, Nursling { who: claimed, record: BlockId::from_bits(record) });
+                let record = self.announce(claimed, pid);
+                self.children.insert(pid, Nursling { who: claimed, record });
+                participant::tell_start_time(self.heap, claimed, pid);
                 Ok(())
             }
         }
+    }
+
+    /// Looks at the memory that the child will look at first: what is mapped here need not be mapped
+    /// by each child anew.
+    fn map_what_it_needs(&self, claimed: Identity) {
+        for index in [RECORD_CELL, places::LAUNCH_CELL, places::NAME_CELL] {
+            let id = BlockId::from_bits(places::cell(self.heap, claimed, index).load(Ordering::Acquire));
+            if let Some(Ok(block)) = id.map(|id| self.heap.block(id)) {
+                // If it cannot be mapped here, the child will see.
+                let _ = block.view::<AtomicU32>(self.heap, 0);
+            }
+        }
+    }
+
+    /// Puts a child on record, while it is on its way itself; one that is to outlive the root does that
+    /// itself, once nothing can hold it back any more. The id of its record.
+    fn announce(&self, claimed: Identity, pid: Pid) -> Option<BlockId> {
+        // The handle is gone before the next fork, whose child would take it for its own.
+        let record = ProcessRecord::of(self.heap, claimed).ok()?;
+        if places::flags(self.heap, claimed).load(Ordering::Acquire) & flag::OUTLIVE == 0 {
+            record.announce(pid, 0);
+        }
+        Some(record.handle().id())
     }
 
     fn become_child(&self, claimed: Identity) -> ! {
@@ -346,8 +371,7 @@ impl Nursery {
     /// Reaps and sweeps the dead.
     fn reap(&mut self) {
         let mut any = false;
-        while let Some((pid, status)) = process::reap_any() {
-            reach(KillPoint::NurseryReaped);
+        while let Some((pid, status)) = process::find_dead() {
             any = true;
             if self.warden.pid == Some(pid) {
                 self.warden.pid = None;
@@ -361,10 +385,13 @@ impl Nursery {
         }
     }
 
+    /// Sweeps a dead child, and reaps it only then: as long as its slot stands, its number is its own.
     fn bury(&mut self, pid: Pid, status: ExitStatus) {
         if let Some(child) = self.children.remove(&pid) {
             children::bury(self.heap, child.who, child.record, status);
         }
+        reach(KillPoint::NurseryBuried);
+        let _ = process::reap(pid);
     }
 
     /// Ends the warden of a former nursery, of whose death this one would not hear.
@@ -412,7 +439,7 @@ impl Nursery {
         self.heap.declare_ended();
         loop {
             let dying = ending::kill_all(self.heap);
-            while let Some((pid, status)) = process::reap_any() {
+            while let Some((pid, status)) = process::find_dead() {
                 self.bury(pid, status);
             }
             if dying.is_empty() {

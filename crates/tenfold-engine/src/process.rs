@@ -247,17 +247,34 @@ impl Child {
         if let Some(fd) = self.pidfd.get() {
             return Ok(Some(fd));
         }
-        let Some((pid, start_time)) = self.record.process() else { return Ok(None) };
-        match PidFd::open(pid) {
-            // The start time is read after the process is pinned: it cannot be another's.
+        let Some((pid, noted)) = self.record.process() else { return Ok(None) };
+        let opened = PidFd::open(pid);
+        let start_time = match (noted, self.identity.is_current(self.heap)) {
+            (0, true) => participant::roster(self.identity.slot(), self.heap).start_time(),
+            _ => noted,
+        };
+        match opened {
+            // A process is reaped after its slot was swept: as long as the slot stands, the number is
+            // its own. Only where the reaper died there is reason to look further.
+            Ok(fd) if self.is_attended() => Ok(Some(self.pidfd.get_or_init(|| fd))),
+            // Swept, and nobody had noted when it began.
+            Ok(_) if start_time == 0 && self.record.ending().is_some() => Ok(None),
             Ok(fd) => match procfs::start_time(pid) {
-                Ok(found) if start_time != 0 && found != start_time => Ok(None),
-                Err(Errno::SRCH) => Ok(None),
-                _ => Ok(Some(self.pidfd.get_or_init(|| fd))),
+                Ok(found) if start_time == 0 || found == start_time => Ok(Some(self.pidfd.get_or_init(|| fd))),
+                Ok(_) | Err(Errno::SRCH) => Ok(None),
+                // Without /proc there is no way to know.
+                Err(_) => Ok(Some(self.pidfd.get_or_init(|| fd))),
             },
             Err(Errno::SRCH) => Ok(None),
             Err(errno) => Err(errno),
         }
+    }
+
+    /// Whether the nursery that forked the process is there, and has not swept it.
+    fn is_attended(&self) -> bool {
+        let midwife = places::slot_word(self.heap, self.identity, places::MIDWIFE).load(Ordering::Acquire);
+        let midwife = Identity::from_bits(midwife as u32);
+        midwife.is_some_and(|midwife| midwife.is_current(self.heap)) && self.identity.is_current(self.heap)
     }
 
     /// Waits until the process has ended, or the deadline comes: `None` then. A process that could

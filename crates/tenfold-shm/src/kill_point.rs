@@ -72,8 +72,8 @@ kill_points! {
     NurseryStarting = "nursery.starting",
     /// The nursery has forked a child and has not noted it.
     NurseryForked = "nursery.forked",
-    /// The nursery has reaped a child and has not swept it.
-    NurseryReaped = "nursery.reaped",
+    /// The nursery has swept a dead child and has not reaped it.
+    NurseryBuried = "nursery.buried",
     /// The warden runs, and nobody can ring its bell yet.
     WardenStarted = "warden.started",
     /// The warden has declared the family ended, and killed nobody yet.

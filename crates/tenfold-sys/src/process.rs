@@ -196,24 +196,7 @@ impl PidFd {
     }
 
     fn zombie_status(&self) -> Option<ExitStatus> {
-        let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
-        let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-        let fd = self.0.as_raw_fd() as libc::id_t;
-        let mut wait = || {
-            // SAFETY: `info` is a live siginfo for the kernel to fill.
-            from_minus_one(unsafe { libc::waitid(libc::P_PIDFD, fd, info.as_mut_ptr(), options) })
-        };
-        retry(&mut wait).ok()?;
-        // SAFETY: zeroed before the call, so initialised whether or not the kernel filled it in.
-        let info = unsafe { info.assume_init() };
-        // SAFETY: waitid fills the SIGCHLD fields; where nothing was reported they are zero.
-        let status = unsafe { info.si_status() };
-        match info.si_code {
-            libc::CLD_EXITED => Some(ExitStatus::Exited(status)),
-            libc::CLD_KILLED => Some(ExitStatus::Signaled { signal: status, core: false }),
-            libc::CLD_DUMPED => Some(ExitStatus::Signaled { signal: status, core: true }),
-            _ => None,
-        }
+        status_of(&wait_unreaped(libc::P_PIDFD, self.0.as_raw_fd() as libc::id_t)?)
     }
 
     /// The descriptor, to poll for reading.
@@ -256,13 +239,37 @@ pub fn reap_blocking(pid: Pid) -> Result<ExitStatus> {
     }
 }
 
-/// Reaps some dead child, whichever ([`waitpid`] with -1); `None` when there is none. Does not block. Steals from other
-/// code that waits for its own children: only for processes all of whose children are ours.
+/// Looks for some dead child, whichever, and leaves it a zombie, whose number nobody else can get ([`waitid`] with
+/// `WNOWAIT`); `None` when there is none. Does not block. To be followed by [`reap`]. Finds children of other code in
+/// this process too: for processes all of whose children are ours.
 ///
-/// [`waitpid`]: https://man7.org/linux/man-pages/man2/wait.2.html
-pub fn reap_any() -> Option<(Pid, ExitStatus)> {
-    match wait_for(-1, libc::WNOHANG) {
-        Ok((pid, status)) if pid > 0 => ExitStatus::from_wait(status).map(|status| (pid as Pid, status)),
+/// [`waitid`]: https://man7.org/linux/man-pages/man2/wait.2.html
+pub fn find_dead() -> Option<(Pid, ExitStatus)> {
+    let info = wait_unreaped(libc::P_ALL, 0)?;
+    // SAFETY: waitid fills the SIGCHLD fields; where nothing was reported they are zero.
+    let pid = unsafe { info.si_pid() };
+    status_of(&info).map(|status| (pid as Pid, status))
+}
+
+fn wait_unreaped(which: libc::idtype_t, id: libc::id_t) -> Option<libc::siginfo_t> {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    let mut wait = || {
+        // SAFETY: `info` is a live siginfo for the kernel to fill.
+        from_minus_one(unsafe { libc::waitid(which, id, info.as_mut_ptr(), options) })
+    };
+    retry(&mut wait).ok()?;
+    // SAFETY: zeroed before the call, so initialised whether or not the kernel filled it in.
+    Some(unsafe { info.assume_init() })
+}
+
+fn status_of(info: &libc::siginfo_t) -> Option<ExitStatus> {
+    // SAFETY: waitid fills the SIGCHLD fields; where nothing was reported they are zero.
+    let status = unsafe { info.si_status() };
+    match info.si_code {
+        libc::CLD_EXITED => Some(ExitStatus::Exited(status)),
+        libc::CLD_KILLED => Some(ExitStatus::Signaled { signal: status, core: false }),
+        libc::CLD_DUMPED => Some(ExitStatus::Signaled { signal: status, core: true }),
         _ => None,
     }
 }

@@ -261,7 +261,7 @@ mod tests {
                     while words[0].load(Ordering::SeqCst) == 0 {
                         futex::wait(&words[0], 0, Deadline::never());
                     }
-                    exit_now(i32::from(process::reap_any().map(|(_, status)| status) != Some(ExitStatus::Exited(3))))
+                    exit_now(i32::from(process::find_dead().map(|(_, status)| status) != Some(ExitStatus::Exited(3))))
                 }
                 Err(_) => exit_now(2),
             }

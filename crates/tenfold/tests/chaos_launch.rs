@@ -160,8 +160,8 @@ fn nurseries_die_after_forking() {
 }
 
 #[test]
-fn nurseries_die_after_reaping() {
-    let (well, _) = many_with("nursery nursery.reaped 5");
+fn nurseries_die_before_reaping() {
+    let (well, _) = many_with("nursery nursery.buried 5");
     assert!(well >= 10, "{well}");
 }
 

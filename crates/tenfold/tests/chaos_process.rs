@@ -58,7 +58,9 @@ fn idle() -> ! {
     let mut children: Vec<Process> = (0..3).map(|_| Process::spawn(sleep_for_ever, ()).unwrap()).collect();
     children.push(Process::builder().start_method(StartMethod::Spawn).spawn(sleep_for_ever, ()).unwrap());
     children.push(Process::spawn(fork_and_sleep, ()).unwrap());
-    // Stopped processes die too.
+    // Stopped processes die too; it has its name by then, since the test looks for the nursery's.
+    let comm = format!("/proc/{}/comm", children[0].pid().unwrap());
+    wait_for("its name", || (std::fs::read_to_string(&comm).unwrap() == "sleep_for_ever\n").then_some(()));
     children[0].signal(19).unwrap();
     children[1].pid().unwrap();
     children[2].pid().unwrap();

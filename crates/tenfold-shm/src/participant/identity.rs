@@ -285,10 +285,12 @@ fn adopt_after_fork(heap: Heap) -> Result<Identity> {
         for word in &LANES_TAKEN {
             word.store(0, Ordering::Relaxed);
         }
-        if let Some(born) = super::fork::take_birth()
-            && super::adopt(heap, born).is_ok()
-        {
-            return Ok(born);
+        if let Some(born) = super::fork::take_birth() {
+            // Whoever launched this process by a fork of its own tells when it began.
+            let by_fork = super::roster(born.slot(), heap).by_fork.load(Ordering::Relaxed) == 1;
+            if super::adopt_telling(heap, born, by_fork).is_ok() {
+                return Ok(born);
+            }
         }
         let claimed = claim_slot(heap, None, true)?;
         super::adopt(heap, claimed)?;

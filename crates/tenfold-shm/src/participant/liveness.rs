@@ -16,7 +16,7 @@ use crate::heap::Heap;
 pub fn is_alive(pid: Pid, start_time: u64) -> bool {
     // The pidfd pins the process: what is read of it afterwards cannot be another's.
     match PidFd::open(pid) {
-        Ok(fd) => is_the_same(pid, start_time) && !fd.is_dead(),
+        Ok(fd) => !fd.is_dead() && is_the_same(pid, start_time),
         Err(Errno::SRCH) => false,
         // No descriptor left, or pidfds forbidden: a zombie then counts as alive until it is reaped.
         Err(_) => process::kill(pid, 0) != Err(Errno::SRCH) && is_the_same(pid, start_time),

@@ -308,6 +308,12 @@ pub(crate) fn claim_slot(heap: Heap, parent: Option<Identity>, by_fork: bool) ->
 /// [`HeapError::Stale`] if the claim has expired; [`HeapError::FamilyEnded`] if the root died
 /// meanwhile: the process must exit.
 pub fn adopt(heap: Heap, claimed: Identity) -> Result<()> {
+    adopt_telling(heap, claimed, true)
+}
+
+/// As [`adopt`]; `start_time` says whether to find out and tell when this process began, which takes
+/// as long as everything else: the launcher of a forked child may do it meanwhile.
+pub(crate) fn adopt_telling(heap: Heap, claimed: Identity, start_time: bool) -> Result<()> {
     let entry = roster(claimed.slot(), heap);
     let (generation, state) = split(entry.state.load(Ordering::Acquire));
     let current = state == BIRTH && Identity::new(claimed.slot(), generation) == claimed;
@@ -319,12 +325,27 @@ pub fn adopt(heap: Heap, claimed: Identity) -> Result<()> {
     }
     // Only now is the entry ours to write. Until the number stands there, the claim's clock runs on.
     let pid = process::pid();
-    entry.start_time.store(procfs::start_time(pid).unwrap_or(0), Ordering::Relaxed);
+    if start_time {
+        entry.start_time.store(procfs::start_time(pid).unwrap_or(0), Ordering::Relaxed);
+    }
     entry.pid.store(pid, Ordering::Release);
     entry.since.store(0, Ordering::Release);
     identity::set_current(claimed)?;
     fork::register_once()?;
     if heap.has_ended() { Err(HeapError::FamilyEnded) } else { Ok(()) }
+}
+
+/// Tells when a child began that the calling process has forked by [`fork_into`] and not reaped.
+pub fn tell_start_time(heap: Heap, claimed: Identity, pid: Pid) {
+    let Ok(time) = procfs::start_time(pid) else { return };
+    let entry = roster(claimed.slot(), heap);
+    if claimed.is_current(heap)
+        && entry.start_time.compare_exchange(0, time, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        && !claimed.is_current(heap)
+    {
+        // Swept in that instant, and perhaps somebody else's by now: it goes without.
+        let _ = entry.start_time.compare_exchange(time, 0, Ordering::AcqRel, Ordering::Acquire);
+    }
 }
 
 /// Has forks of this process tell the participants table; before there is a heap to fork with.

@@ -1,10 +1,10 @@
-//! `reap_any` takes whichever child there is, so it has a test process to itself.
+//! `find_dead` finds whichever child there is, so it has a test process to itself.
 
-use tenfold_sys::process::{ExitStatus, Fork, exit_now, fork, reap_any};
+use tenfold_sys::process::{ExitStatus, Fork, exit_now, find_dead, fork, reap};
 
 #[test]
 fn reaps_all_children_and_then_none() {
-    assert_eq!(reap_any(), None);
+    assert_eq!(find_dead(), None);
     let mut expected = Vec::new();
     for code in 1..=5 {
         // SAFETY: the child exits at once.
@@ -15,13 +15,17 @@ fn reaps_all_children_and_then_none() {
     }
     let mut reaped = Vec::new();
     while reaped.len() < expected.len() {
-        match reap_any() {
-            Some(child) => reaped.push(child),
+        match find_dead() {
+            Some((pid, status)) => {
+                assert_eq!(find_dead(), Some((pid, status)), "still there");
+                assert_eq!(reap(pid), Ok(Some(status)));
+                reaped.push((pid, status));
+            }
             None => std::thread::yield_now(),
         }
     }
     reaped.sort_by_key(|&(pid, _)| pid);
     expected.sort_by_key(|&(pid, _)| pid);
     assert_eq!(reaped, expected);
-    assert_eq!(reap_any(), None);
+    assert_eq!(find_dead(), None);
 }
