@@ -421,6 +421,30 @@ mod semaphore {
     }
 
     #[test]
+    fn a_hog_does_not_starve_the_others() {
+        alone(|heap| {
+            let (semaphore, seen) = (Semaphore::create(heap, 1, None).unwrap(), words());
+            let hogs: Vec<_> = (0..2)
+                .map(|_| {
+                    in_child(|| {
+                        while seen[0].load(SeqCst) == 0 {
+                            assert!(semaphore.acquire(NEVER).unwrap());
+                            std::hint::black_box((0..2000).sum::<u64>());
+                            semaphore.release(1).unwrap();
+                        }
+                    })
+                })
+                .collect();
+            for _ in 0..100 {
+                assert!(semaphore.acquire(NEVER).unwrap());
+                semaphore.release(1).unwrap();
+            }
+            seen[0].store(1, SeqCst);
+            hogs.into_iter().for_each(|h| h.succeeds());
+        });
+    }
+
+    #[test]
     fn refuses_numbers_without_a_meaning() {
         alone(|heap| {
             assert!(matches!(Semaphore::create(heap, 3, Some(2)), Err(SyncError::OutOfRange { .. })));
@@ -1082,6 +1106,53 @@ mod data {
             assert!(data.is_locked());
             drop(guard);
             assert!(!data.is_locked());
+        });
+    }
+}
+
+/// Shared memory that somebody has scribbled over is an error, never a crash.
+mod corruption {
+    use super::*;
+    use tenfold_shm::Handle;
+
+    /// Fills the object with nonsense from byte `from` on.
+    fn scribble(handle: &Handle, from: u64, nonsense: u64) {
+        let (heap, block) = (handle.heap(), handle.block());
+        for at in (from..block.len()).step_by(8) {
+            block.word(heap, at).unwrap().store(nonsense, SeqCst);
+        }
+    }
+
+    /// Bytes of an internal lock, with which the objects begin.
+    const LOCK: u64 = 120;
+
+    #[test]
+    fn is_an_error() {
+        alone(|heap| {
+            for nonsense in [u64::MAX, 1 << 63, 0x0123_4567_89ab_cdef] {
+                let barrier = Barrier::create(heap, 2).unwrap();
+                scribble(barrier.handle(), LOCK, nonsense);
+                assert!(matches!(barrier.wait(soon()), Err(HeapError::Corrupt { .. })));
+                let lock = Lock::create(heap).unwrap();
+                let condition = Condition::create(heap, UserLock::Lock(lock)).unwrap();
+                assert!(condition.lock().acquire(NEVER).unwrap().is_held());
+                scribble(condition.handle(), LOCK, nonsense);
+                let _ = (condition.notify_all(), condition.wait(soon()));
+                assert!(Condition::from_handle(condition.handle().clone()).is_err());
+                let data = Data::create(heap, Access::Guarded, 0, 64).unwrap();
+                scribble(data.handle(), 8, nonsense);
+                assert!(Data::from_handle(data.handle().clone(), Access::Guarded).is_err());
+                // Any bits are some count of permits and readers: what counts is that nothing hangs.
+                let (semaphore, rwlock) = (Semaphore::create(heap, 1, None).unwrap(), RwLock::create(heap).unwrap());
+                scribble(semaphore.handle(), LOCK, nonsense);
+                scribble(rwlock.handle(), LOCK, nonsense);
+                let _ = (semaphore.acquire_held(soon()), semaphore.release_held(), semaphore.release(3));
+                let _ = (rwlock.acquire_read(soon()), rwlock.acquire_write(soon()), rwlock.release_read());
+                let (plain, event) = (Lock::create(heap).unwrap(), Event::create(heap).unwrap());
+                scribble(plain.handle(), 0, nonsense);
+                scribble(event.handle(), 0, nonsense);
+                let _ = (plain.acquire(soon()), plain.release(), event.wait(soon()), event.set());
+            }
         });
     }
 }

@@ -269,8 +269,8 @@ impl Barrier {
         let last = u64::from(index) + 1 >= self.shared.parties.load(Ordering::Relaxed);
         let phase = if last { Phase::Opening } else { Phase::Filling };
         guard.commit([
-            Store::new(self.shared.field(|s| &s.state), State { phase, count: index + 1 }.bits()),
-            Store::new(mine, mine.load(Ordering::Relaxed) + 1),
+            Store::new(self.shared.field(|s| &s.state), State { phase, count: index.saturating_add(1) }.bits()),
+            Store::new(mine, mine.load(Ordering::Relaxed).wrapping_add(1)),
         ]);
         drop(guard);
         reach(KillPoint::BarrierArrived);

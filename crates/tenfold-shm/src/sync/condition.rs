@@ -22,9 +22,8 @@ use tenfold_sys::clock::Deadline;
 use tenfold_sys::futex;
 
 use super::peers::sweep_now_and_then_thoroughly;
-use super::rlock::Depth;
 use super::wait_point::LONG;
-use super::{Acquired, Lock, RLock, SyncError, SyncResult};
+use super::{Acquired, SyncError, SyncResult, UserLock};
 use crate::error::{HeapError, Result};
 use crate::heap::block::Block;
 use crate::heap::{At, BlockId, Heap, Shared};
@@ -94,84 +93,6 @@ struct ConditionObject {
 
 // SAFETY: repr(C), atomics only.
 unsafe impl Shared for ConditionObject {}
-
-/// The lock that goes with a condition.
-#[derive(Debug, Clone)]
-pub enum UserLock {
-    /// A plain one.
-    Lock(Lock),
-    /// A re-entrant one.
-    RLock(RLock),
-}
-
-#[derive(Clone, Copy)]
-enum LetGo {
-    Lock,
-    RLock(Depth),
-}
-
-impl UserLock {
-    fn handle(&self) -> &Handle {
-        match self {
-            UserLock::Lock(lock) => lock.handle(),
-            UserLock::RLock(lock) => lock.handle(),
-        }
-    }
-
-    fn from_handle(handle: Handle) -> Result<UserLock> {
-        match handle.kind() {
-            ObjectKind::RLock => RLock::from_handle(handle).map(UserLock::RLock),
-            _ => Lock::from_handle(handle).map(UserLock::Lock),
-        }
-    }
-
-    /// Takes the lock, waiting until the deadline.
-    ///
-    /// # Errors
-    /// If this process has no slot in the family and can get none.
-    pub fn acquire(&self, deadline: Deadline) -> Result<Acquired> {
-        match self {
-            UserLock::Lock(lock) => lock.acquire(deadline),
-            UserLock::RLock(lock) => lock.acquire(deadline),
-        }
-    }
-
-    /// Undoes one acquire.
-    ///
-    /// # Errors
-    /// [`SyncError::NotHeld`], [`SyncError::NotOwner`].
-    pub fn release(&self) -> SyncResult<()> {
-        match self {
-            UserLock::Lock(lock) => lock.release(),
-            UserLock::RLock(lock) => lock.release(),
-        }
-    }
-
-    /// Whether this thread holds it (for a plain lock: whether this process does).
-    ///
-    /// # Errors
-    /// As [`UserLock::acquire`].
-    pub fn is_mine(&self) -> Result<bool> {
-        match self {
-            UserLock::Lock(lock) => lock.is_mine(),
-            UserLock::RLock(lock) => lock.is_mine(),
-        }
-    }
-
-    fn let_go(&self) -> SyncResult<LetGo> {
-        match self {
-            UserLock::Lock(lock) => lock.release().map(|()| LetGo::Lock),
-            UserLock::RLock(lock) => lock.release_all().map(LetGo::RLock),
-        }
-    }
-
-    fn take_back(&self, how: LetGo) -> Result<Acquired> {
-        match (self, how) {
-            (UserLock::RLock(lock), LetGo::RLock(depth)) => lock.acquire_again(depth, Deadline::never()),
-            (lock, _) => lock.acquire(Deadline::never()),
-        }
-    }
-}
 
 /// A place to wait for a change, with the lock that guards what changes.
 #[derive(Debug, Clone)]
@@ -261,8 +182,8 @@ impl Condition {
         guard.commit([
             Store::new(node.field(|n| &n.ticket), ticket),
             Store::new(node.field(|n| &n.state), join(seat.identity(), Phase::Waiting)),
-            Store::new(shared.field(|s| &s.next_ticket), ticket + 1),
-            Store::new(shared.field(|s| &s.waiting), shared.waiting.load(Ordering::Relaxed) + 1),
+            Store::new(shared.field(|s| &s.next_ticket), ticket.wrapping_add(1)),
+            Store::new(shared.field(|s| &s.waiting), shared.waiting.load(Ordering::Relaxed).wrapping_add(1)),
         ]);
         drop(guard);
         reach(KillPoint::ConditionEnlisted);

@@ -32,6 +32,7 @@ mod peers;
 pub mod rlock;
 pub mod rwlock;
 pub mod semaphore;
+pub mod user_lock;
 mod wait_point;
 mod word;
 
@@ -42,12 +43,13 @@ use crate::object::ObjectKind;
 use crate::participant::{Death, LedgerEntry, Seat};
 
 pub use barrier::{Barrier, BarrierWait};
-pub use condition::{Condition, UserLock};
+pub use condition::Condition;
 pub use event::Event;
 pub use lock::Lock;
 pub use rlock::RLock;
 pub use rwlock::RwLock;
 pub use semaphore::Semaphore;
+pub use user_lock::UserLock;
 
 /// How an attempt to take a lock ended.
 #[must_use]

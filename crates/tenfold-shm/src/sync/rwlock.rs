@@ -201,8 +201,11 @@ impl RwLock {
         let state = self.shared.field(|s| &s.state);
         match access {
             Access::Read => {
-                let next = State { readers: now.readers + 1, died: false, ..now };
-                guard.commit([Store::new(state, next.bits()), Store::new(mine, mine.load(Ordering::Relaxed) + 1)]);
+                let next = State { readers: now.readers.saturating_add(1), died: false, ..now };
+                guard.commit([
+                    Store::new(state, next.bits()),
+                    Store::new(mine, mine.load(Ordering::Relaxed).wrapping_add(1)),
+                ]);
                 shared.readers_first_until.store(0, Ordering::Relaxed);
             }
             Access::Write => {

@@ -176,7 +176,7 @@ impl Semaphore {
                         let mine = self.handle.aux()?;
                         guard.commit([
                             Store::new(self.shared.field(|s| &s.count), count - 1),
-                            Store::new(mine, mine.load(Ordering::Relaxed) + 1),
+                            Store::new(mine, mine.load(Ordering::Relaxed).wrapping_add(1)),
                         ]);
                     }
                 }
