@@ -52,7 +52,7 @@ impl UserLock {
     /// Undoes one acquire.
     ///
     /// # Errors
-    /// [`SyncError::NotHeld`], [`SyncError::NotOwner`].
+    /// [`super::SyncError::NotHeld`], [`super::SyncError::NotOwner`].
     pub fn release(&self) -> SyncResult<()> {
         match self {
             UserLock::Lock(lock) => lock.release(),
