@@ -26,13 +26,15 @@ test:
 
 all-tests: lint
 	$(CARGO) test --workspace
-	$(CARGO) test --package tenfold-shm --package tenfold-engine --package tenfold --features kill-points --tests
-	TENFOLD_SOAK=$(SOAK) $(CARGO) test --package tenfold --features kill-points --test soak -- --nocapture
-	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --package tenfold-shm --lib loom
+	$(CARGO) test --package tenfold-shm --package tenfold --features kill-points --test 'chaos_*'
+	TENFOLD_SOAK=$(SOAK) $(CARGO) test --package tenfold --test soak -- --nocapture
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --release --package tenfold-shm --lib loom
+	python3 tools/kill_points.py
 
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --package tenfold-shm --package tenfold --features kill-points --tests -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 	python3 tools/unsafe_rooms.py
 
