@@ -89,20 +89,21 @@ pub fn lock_slow<W: Word32, S: Sleep<W>>(word: &W, owner: u32, sleep: &mut S) {
         sleep.pause();
     }
     // From here on the word is taken with CONTENDED set: we cannot know whether others sleep too.
+    let mut now = word.load(Ordering::Relaxed);
     loop {
-        let now = word.load(Ordering::Relaxed);
-        if now == 0 {
-            if word.compare_exchange(0, owner | CONTENDED, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+        let (marked, ok) =
+            if now == 0 { (owner | CONTENDED, Ordering::AcqRel) } else { (now | CONTENDED, Ordering::Relaxed) };
+        if marked != now {
+            if let Err(other) = word.compare_exchange(now, marked, ok, Ordering::Relaxed) {
+                now = other;
+                continue;
+            }
+            if now == 0 {
                 return;
             }
-            continue;
         }
-        if now & CONTENDED == 0
-            && word.compare_exchange(now, now | CONTENDED, Ordering::Relaxed, Ordering::Relaxed).is_err()
-        {
-            continue;
-        }
-        sleep.sleep(word, now | CONTENDED);
+        sleep.sleep(word, marked);
+        now = word.load(Ordering::Relaxed);
     }
 }
 
@@ -124,15 +125,16 @@ pub fn unlock<W: Word32, S: Wake<W>>(word: &W, owner: u32, wake: &mut S) {
 #[cfg(all(test, loom))]
 mod loom_tests {
     use super::*;
-    use loom::sync::Arc;
     use loom::sync::atomic::{AtomicU32, AtomicU64};
+    use loom::sync::{Arc, Condvar, Mutex};
 
     impl Word32 for AtomicU32 {
         fn load(&self, order: Ordering) -> u32 {
             self.load(order)
         }
         fn store(&self, value: u32, order: Ordering) {
-            self.store(value, order);
+            // An exchange: loom lets a plain store and another thread's exchange pass each other.
+            self.swap(value, order);
         }
         fn swap(&self, value: u32, order: Ordering) -> u32 {
             self.swap(value, order)
@@ -142,40 +144,92 @@ mod loom_tests {
         }
     }
 
-    struct Yield;
-    impl Sleep<AtomicU32> for Yield {
-        fn sleep(&mut self, _: &AtomicU32, _: u32) {
-            loom::thread::yield_now();
+    /// The word, what it guards, and the redo record of one store.
+    #[derive(Default)]
+    struct Model {
+        word: AtomicU32,
+        sum: AtomicU64,
+        redo: AtomicU64,
+        slices: Mutex<()>,
+        slice_ends: Condvar,
+    }
+
+    impl Sleep<AtomicU32> for &Model {
+        fn sleep(&mut self, word: &AtomicU32, expected: u32) {
+            // What the kernel does under its lock: compare the word as it is, and sleep.
+            let slice = self.slices.lock().unwrap();
+            if word.compare_exchange(expected, expected, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                drop(self.slice_ends.wait(slice).unwrap());
+            }
         }
         fn spins(&self) -> u32 {
-            1
+            0
         }
-        fn pause(&self) {
-            loom::thread::yield_now();
+        fn pause(&self) {}
+    }
+
+    impl Wake<AtomicU32> for &Model {
+        fn wake_one(&mut self, _: &AtomicU32) {}
+    }
+
+    impl Model {
+        /// A wake-up may be lost, but every slice ends; in the model, some time after each release.
+        fn end_slices(&self) {
+            let _slice = self.slices.lock().unwrap();
+            self.slice_ends.notify_all();
+        }
+
+        fn add(&self, me: u32) {
+            if !try_lock(&self.word, me) {
+                lock_slow(&self.word, me, &mut &*self);
+            }
+            self.sum.store(self.sum.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            unlock(&self.word, me, &mut &*self);
+            self.end_slices();
         }
     }
 
-    impl Wake<AtomicU32> for Yield {
-        fn wake_one(&mut self, _: &AtomicU32) {}
+    /// All schedules with up to three switches at any point.
+    fn explore(model: impl Fn() + Sync + Send + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(3);
+        builder.max_branches = 20_000;
+        builder.check(model);
     }
 
     #[test]
     fn two_holders_never_meet_and_see_each_others_stores() {
-        loom::model(|| {
-            let shared = Arc::new((AtomicU32::new(0), AtomicU64::new(0)));
+        explore(|| {
+            let shared = Arc::new(Model::default());
             let other = Arc::clone(&shared);
-            let add = |s: &(AtomicU32, AtomicU64), me| {
-                if !try_lock(&s.0, me) {
-                    lock_slow(&s.0, me, &mut Yield);
-                }
-                s.1.store(s.1.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-                unlock(&s.0, me, &mut Yield);
-            };
-            let thread = loom::thread::spawn(move || add(&other, 2));
-            add(&shared, 1);
+            let thread = loom::thread::spawn(move || other.add(2));
+            shared.add(1);
+            shared.add(1);
             thread.join().unwrap();
-            assert_eq!(shared.1.load(Ordering::Relaxed), 2);
-            assert_eq!(shared.0.load(Ordering::Relaxed), 0);
+            assert_eq!(shared.sum.load(Ordering::Relaxed), 3);
+            assert_eq!(shared.word.load(Ordering::Relaxed), 0);
+        });
+    }
+
+    #[test]
+    fn who_comes_after_a_recovery_sees_what_was_completed() {
+        explore(|| {
+            // Participant 7 died with a committed record; the sweep completes it while another waits.
+            let shared = Arc::new(Model::default());
+            shared.word.store(7, Ordering::Relaxed);
+            shared.redo.store(41, Ordering::Relaxed);
+            let other = Arc::clone(&shared);
+            let thread = loom::thread::spawn(move || {
+                other.add(1);
+            });
+            assert_eq!(owner(shared.word.load(Ordering::Acquire)), 7);
+            shared.sum.store(shared.redo.load(Ordering::Relaxed), Ordering::Release);
+            shared.redo.store(0, Ordering::Release);
+            Word32::store(&shared.word, 0, Ordering::Release);
+            shared.end_slices();
+            thread.join().unwrap();
+            assert_eq!(shared.sum.load(Ordering::Relaxed), 42);
+            assert_eq!(shared.word.load(Ordering::Relaxed), 0);
         });
     }
 }
