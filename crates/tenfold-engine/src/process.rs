@@ -468,6 +468,23 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_is_another_process_by_now_is_not_touched() {
+        let heap = Heap::get().unwrap();
+        let claimed = participant::claim(heap, participant::me(heap).unwrap()).unwrap();
+        let record = ProcessRecord::create(heap, claimed).unwrap();
+        // Of this very process, but begun at another time.
+        record.announce(std::process::id(), 1);
+        let child = Child::new(heap, record, claimed, "reused");
+        assert!(!child.is_alive());
+        assert_eq!(child.signal(9), Ok(()));
+        assert!(child.sentinel().unwrap().is_none());
+        let ending = child.wait(Deadline::never()).unwrap().unwrap();
+        assert_eq!(ending, Ending::Unknown);
+        assert_eq!(child.verdict(ending), Err(ProcessError::Vanished { name: "reused".to_owned() }));
+        participant::abandon(heap, claimed);
+    }
+
+    #[test]
     fn nonsense_is_no_last_words() {
         for bytes in [&b""[..], b"P", b"P\x01\0\0\0\0\0\0", b"F\x05\0\0\0\0\0\0\0abc", b"X\0\0\0\0\0\0\0\0"] {
             assert_eq!(LastWords::decode(bytes), None);

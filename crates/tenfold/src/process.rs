@@ -35,7 +35,8 @@ const SIGTERM: i32 = 15;
 #[non_exhaustive]
 pub enum StartMethod {
     /// Forked from a helper process that is started once and has one thread: fast, and nothing of
-    /// the caller's state comes along. The default.
+    /// the caller's state comes along. Working directory, environment and standard streams are those
+    /// of the first process to start another, at that time. The default.
     #[default]
     Forkserver,
     /// The program's executable is started anew: slower, and nothing at all comes along.

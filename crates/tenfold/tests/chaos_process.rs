@@ -1,6 +1,8 @@
 //! Supervision under fire: whoever is killed, what tenfold started does not stay behind, and who
 //! waits is told.
 
+#[path = "support/raw_fork.rs"]
+mod raw_fork;
 #[path = "support/stage.rs"]
 mod stage;
 
@@ -28,6 +30,7 @@ fn stage() {
         Some("descriptors") => descriptors(),
         Some("other_executable") => other_executable(),
         Some("stolen") => stolen(),
+        Some("raw_forks") => raw_forks(),
         Some("replaced") => replaced(),
         Some(other) => panic!("no such stage: {other}"),
     }
@@ -454,4 +457,43 @@ fn an_executable_that_is_replaced_on_disk_goes_on() {
     drop(stage);
     std::fs::remove_dir_all(&folder).unwrap();
     assert_eq!(line, "done");
+}
+
+/// A process of ours that forks behind our back.
+fn raw_forks() {
+    fn fork_and_wait((): ()) {
+        tell(raw_fork::fork(|| sleep_for_ever(())));
+        sleep_for_ever(());
+    }
+    Process::spawn(fork_and_wait, ()).unwrap().join().unwrap();
+}
+
+#[test]
+fn what_user_code_forks_by_itself_is_left_alone() {
+    let mut stage = Stage::start("raw_forks");
+    let forked = stage.number();
+    stage.member("tenfold-warden");
+    stage.kill_root();
+    stage.only_left(&[forked]);
+    std::thread::sleep(Duration::from_millis(300));
+    stage.only_left(&[forked]);
+}
+
+#[test]
+fn an_idle_family_sleeps() {
+    let stage = idle_stage();
+    let sleeps = || -> Vec<(u32, String)> {
+        let mut all = Vec::new();
+        for member in stage.members() {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", member.pid)).unwrap();
+            all.extend(status.lines().filter(|l| l.contains("ctxt_switches")).map(|l| (member.pid, l.to_owned())));
+        }
+        all
+    };
+    // Once everything has come to rest, nobody wakes up any more.
+    wait_for("rest", || {
+        let before = sleeps();
+        std::thread::sleep(Duration::from_millis(700));
+        (sleeps() == before).then_some(())
+    });
 }
