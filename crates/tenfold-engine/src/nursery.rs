@@ -8,7 +8,7 @@
 //!  requester                              nursery
 //!  slot's flag WANTED ┐
 //!  summary bit        ├─ bell + 1 ──────▶ fork; the child adopts the slot; WANTED off
-//!  wait on the record ┘                   child died: reap, sweep ─▶ record ─▶ whoever joins
+//!  wait on the record ┘                   child died: sweep ─▶ record ─▶ whoever joins; reap
 //! ```
 //!
 //! *Killed here:* its children die with it, but for those that outlive the root. The next one who
