@@ -5,8 +5,8 @@
 //! child adopts that slot first thing. A `clone` behind the library's back runs no handler; the
 //! child then notices its wiped identity, claims a slot and holds what still exists.
 //!
-//! *Killed here:* a slot in birth whose claimer dies, or that no child adopts within ten seconds,
-//! is swept like any dead one.
+//! *Killed here:* a slot in birth that no child adopts within ten seconds is swept like any dead
+//! one; within two if the forking process is dead, which a daemon's is at once.
 
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};

@@ -15,8 +15,8 @@
 //! | live | its process runs, or has died unnoticed | dead, by a sweeper |
 //! | dead | being swept | free with the next generation, when all is swept |
 //!
-//! *Killed here:* a slot in birth is swept when its claimer dies; a sweeper that dies is replaced,
-//! every step of a sweep being idempotent.
+//! *Killed here:* a slot in birth is swept when its launcher dies, or some time after a fork that
+//! nobody came out of; a sweeper that dies is replaced, every step of a sweep being idempotent.
 
 mod fork;
 mod identity;

@@ -1,15 +1,21 @@
 //! What becomes of a dead participant.
 //!
-//! In this order: the internal locks that its lanes name are recovered, innermost first; the
-//! objects it held learn of its death; its blocks are freed and its holdings dropped; its slot is
-//! free again, in the next generation.
+//! In this order: what it had begun under its internal locks is completed and the locks are freed;
+//! the objects it held learn of its death; its blocks are freed and its holdings dropped; its slot
+//! is free again, in the next generation.
 //!
 //! Whoever notices a death sweeps: the process that reaps, the warden, or a waiter that finds the
-//! holder of its lock dead.
+//! holder of its lock dead. The first step takes no lock, so a waiter does it at once, whatever it
+//! holds. The others take locks: a thread that holds some leaves them for later, to itself or to
+//! anyone, and they run in a lane of their own, since the thread may be in the middle of something.
+//! They also wait a moment for the cause of death, unless it can be read from the zombie.
 //!
-//! *Killed here:* the slot stays dead and names its sweeper; the next one to look finds the
-//! sweeper dead, takes its place and does all of it again. Recovering a lock or freeing a cell twice
-//! does nothing the second time.
+//! A sweep claims the very state word that was judged dead, so a late one never hits the slot's next
+//! participant.
+//!
+//! *Killed here:* the slot stays dead and names its sweeper; whoever sweeps the sweeper goes on with
+//! what that one was at, and does all of it again. Recovering a lock or freeing a cell twice does
+//! nothing the second time.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
