@@ -96,8 +96,8 @@ impl Sleep<AtomicU32> for Waiting {
             participant::recover_if_dead(self.heap, self.seat, lock_word::owner(expected), waited_long);
         }
     }
-    fn spins(&self) -> u32 {
-        200
+    fn looks(&self) -> u32 {
+        8
     }
     fn pause(&self) {
         core::hint::spin_loop();

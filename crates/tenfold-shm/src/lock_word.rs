@@ -51,8 +51,9 @@ impl Word32 for core::sync::atomic::AtomicU32 {
 pub trait Sleep<W> {
     /// Sleeps while the word is `expected`, for one slice at most.
     fn sleep(&mut self, word: &W, expected: u32);
-    /// How often to look again before sleeping; each look is a pause.
-    fn spins(&self) -> u32;
+    /// How often to look again before sleeping, each time after twice as many pauses: a look takes
+    /// the cache line from the holder, who could otherwise do many things under the lock in a row.
+    fn looks(&self) -> u32;
     /// One pause of the spin.
     fn pause(&self);
 }
@@ -78,7 +79,8 @@ pub fn try_lock<W: Word32>(word: &W, owner: u32) -> bool {
 /// Takes the lock, sleeping as long as another holds it.
 #[cold]
 pub fn lock_slow<W: Word32, S: Sleep<W>>(word: &W, owner: u32, sleep: &mut S) {
-    for _ in 0..sleep.spins() {
+    for look in 0..sleep.looks() {
+        (0..1 << look).for_each(|_: u32| sleep.pause());
         let now = word.load(Ordering::Relaxed);
         if now == 0 && try_lock(word, owner) {
             return;
@@ -86,7 +88,6 @@ pub fn lock_slow<W: Word32, S: Sleep<W>>(word: &W, owner: u32, sleep: &mut S) {
         if now & CONTENDED != 0 {
             break;
         }
-        sleep.pause();
     }
     // From here on the word is taken with CONTENDED set: we cannot know whether others sleep too.
     let mut now = word.load(Ordering::Relaxed);
@@ -162,7 +163,7 @@ mod loom_tests {
                 drop(self.slice_ends.wait(slice).unwrap());
             }
         }
-        fn spins(&self) -> u32 {
+        fn looks(&self) -> u32 {
             0
         }
         fn pause(&self) {}

@@ -101,3 +101,124 @@ impl Waiters {
         }
     }
 }
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use loom::sync::atomic::{AtomicU32 as Word, Ordering};
+    use loom::sync::{Arc, Condvar, Mutex};
+
+    impl Counter for Word {
+        fn get(&self) -> u32 {
+            self.load(Ordering::Relaxed)
+        }
+        fn set(&self, value: u32) {
+            self.store(value, Ordering::Release);
+        }
+    }
+
+    /// A queue that only counts, with the kernel's part of a futex. Sleeps have no slices here: a
+    /// wake-up that is lost is a deadlock, which loom reports.
+    struct Model {
+        lock: Mutex<u32>,
+        waiters: Waiters<Word>,
+        kernel: Mutex<u32>,
+        woken: Condvar,
+    }
+
+    impl Model {
+        fn new() -> Arc<Model> {
+            let waiters = Waiters { asleep: Word::new(0), notified: Word::new(0), ring: Word::new(0) };
+            Arc::new(Model { lock: Mutex::new(0), waiters, kernel: Mutex::new(0), woken: Condvar::new() })
+        }
+
+        fn put(&self, messages: u32) {
+            let wake = {
+                let mut queued = self.lock.lock().unwrap();
+                *queued += messages;
+                self.waiters.notify(messages.into())
+            };
+            if wake != Wake::NOBODY {
+                let _kernel = self.kernel.lock().unwrap();
+                (0..wake.0.min(3)).for_each(|_| self.woken.notify_one());
+            }
+        }
+
+        fn get(&self) {
+            loop {
+                let ring = {
+                    let mut queued = self.lock.lock().unwrap();
+                    if *queued > 0 {
+                        *queued -= 1;
+                        return;
+                    }
+                    self.waiters.enlist()
+                };
+                let kernel = self.kernel.lock().unwrap();
+                if self.waiters.ring.load(Ordering::Acquire) == ring {
+                    drop(self.woken.wait(kernel).unwrap());
+                } else {
+                    drop(kernel);
+                }
+                let _queued = self.lock.lock().unwrap();
+                self.waiters.leave();
+            }
+        }
+    }
+
+    fn check(body: impl Fn() + Send + Sync + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(2);
+        builder.check(body);
+    }
+
+    #[test]
+    fn no_wake_up_is_lost_among_two_consumers() {
+        check(|| {
+            let model = Model::new();
+            let consumers: Vec<_> = (0..2)
+                .map(|_| {
+                    let model = Arc::clone(&model);
+                    loom::thread::spawn(move || model.get())
+                })
+                .collect();
+            model.put(1);
+            model.put(1);
+            consumers.into_iter().for_each(|consumer| consumer.join().unwrap());
+            assert_eq!(*model.lock.lock().unwrap(), 0);
+            assert_eq!((model.waiters.asleep.get(), model.waiters.notified.get()), (0, 0));
+        });
+    }
+
+    #[test]
+    fn two_messages_at_once_wake_two_consumers() {
+        check(|| {
+            let model = Model::new();
+            let other = Arc::clone(&model);
+            let third = Arc::clone(&model);
+            let consumers = [loom::thread::spawn(move || other.get()), loom::thread::spawn(move || third.get())];
+            model.put(2);
+            consumers.into_iter().for_each(|consumer| consumer.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn all_learn_of_the_end() {
+        check(|| {
+            let model = Model::new();
+            let other = Arc::clone(&model);
+            let consumer = loom::thread::spawn(move || other.get());
+            // The sweep of a dead producer: its message is there, nobody was notified.
+            let wake = {
+                *model.lock.lock().unwrap() += 1;
+                let _queued = model.lock.lock().unwrap();
+                model.waiters.notify_all()
+            };
+            if wake != Wake::NOBODY {
+                let _kernel = model.kernel.lock().unwrap();
+                model.woken.notify_all();
+            }
+            consumer.join().unwrap();
+        });
+    }
+}
