@@ -113,7 +113,13 @@ pub(crate) fn handles_of(heap: Heap, block: Block) -> Result<Vec<Handle>> {
 /// Drops the references of a message's handle table.
 pub(crate) fn drop_handles(heap: Heap, seat: Seat, block: Block) -> Result<()> {
     for index in 0..handle_count(heap, block)? {
-        object::release(heap, seat, block.word(heap, 8 + 8 * index)?)?;
+        let cell = block.word(heap, 8 + 8 * index)?;
+        // A message among its own handles would be dropped for ever.
+        let uncounted = |id| heap.block(id).is_ok() && !object::is_counted(heap, id);
+        if BlockId::from_bits(cell.load(Ordering::Acquire)).is_some_and(uncounted) {
+            return Err(HeapError::corrupt("handle of a message", cell.offset()));
+        }
+        object::release(heap, seat, cell)?;
         reach(KillPoint::MessageHandleDropped);
     }
     Ok(())

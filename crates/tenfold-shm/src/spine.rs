@@ -27,6 +27,8 @@ use crate::participant::Seat;
 
 /// Words of the largest segment.
 pub(crate) const SEGMENT_WORDS: u64 = WINDOW / 8;
+/// Items of the longest spine.
+pub(crate) const ITEMS_MAX: u64 = LONG_DIRECTORY * SEGMENT_WORDS;
 const HEAD: u64 = size_of::<Head>() as u64;
 /// Directory of a spine that fits the smallest object.
 const SHORT_DIRECTORY: u64 = (256 - HEAD) / 8;
@@ -75,6 +77,12 @@ impl Range {
     pub(crate) fn len(self) -> u64 {
         self.to.saturating_sub(self.from)
     }
+
+    /// Whether it can be the range of a spine.
+    #[inline]
+    pub(crate) fn makes_sense(self) -> bool {
+        self.from <= self.to && self.to <= ITEMS_MAX
+    }
 }
 
 /// A spine, looked up. The caller owns it or holds the lock of its container.
@@ -118,11 +126,11 @@ impl Spine {
     /// # Errors
     /// If the heap has no room; the cell then names what was built so far, or nothing.
     pub(crate) fn build(heap: Heap, seat: Seat, cell: Word, items: u64, stride: u64) -> Result<Spine> {
-        let words = (items * stride).max(1);
+        let words = items.saturating_mul(stride).max(1);
         let segments = words.div_ceil(SEGMENT_WORDS);
         let directory = if segments <= SHORT_DIRECTORY / 2 { SHORT_DIRECTORY } else { LONG_DIRECTORY };
-        if segments > LONG_DIRECTORY || items > u64::from(u32::MAX) {
-            return Err(HeapError::TooLarge { bytes: words * 8, limit: LONG_DIRECTORY * WINDOW });
+        if segments > LONG_DIRECTORY || items > ITEMS_MAX {
+            return Err(HeapError::TooLarge { bytes: words.saturating_mul(8), limit: LONG_DIRECTORY * WINDOW });
         }
         let segment_words = if segments > 1 {
             SEGMENT_WORDS
@@ -163,6 +171,9 @@ impl Spine {
 
     /// Makes sure that there is room for item number `item`, if that is possible in place.
     pub(crate) fn grow_in_place(&self, seat: Seat, item: u64) -> Result<bool> {
+        if item >= ITEMS_MAX {
+            return Ok(false);
+        }
         let word = (item + 1) * self.stride() - 1;
         let length = self.head.segment_words.load(Ordering::Relaxed);
         if word < length {

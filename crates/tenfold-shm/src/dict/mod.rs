@@ -37,6 +37,9 @@ use entry::Entry;
 use hash::hash;
 use table::{Found, New, Table};
 
+/// Entries for which a reader makes room at once.
+const BATCH: u64 = 1 << 16;
+
 #[repr(C)]
 struct Root {
     lock: InternalLock,
@@ -470,7 +473,7 @@ impl Dict {
     ) -> Result<Batch<T>> {
         let heap = self.heap();
         let seat = participant::seat(heap)?;
-        let mut items = Vec::with_capacity(limit.min(self.len()) as usize);
+        let mut items = Vec::with_capacity(limit.min(self.len()).min(BATCH) as usize);
         let _guard = self.lock(seat)?;
         let now = self.root.version.load(Ordering::Relaxed);
         if version.is_some_and(|version| version != now) {

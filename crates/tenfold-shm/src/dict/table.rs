@@ -27,6 +27,7 @@ use super::Root;
 /// Words of an entry's position: the block's id, its mark.
 const STRIDE: u64 = 2;
 const SLOTS_MIN: u64 = 8;
+const SLOTS_MAX: u64 = 1 << 31;
 /// A slot whose entry was removed.
 pub(super) const DELETED: u64 = 1 << 32;
 
@@ -68,7 +69,9 @@ impl Table {
     #[inline]
     fn new(heap: Heap, root: At<Root>, entries: Spine, index: Spine) -> Result<Table> {
         let slots = index.items();
-        if !slots.is_power_of_two() || slots < SLOTS_MIN {
+        let used = entries.owned();
+        let sound = slots.is_power_of_two() && (SLOTS_MIN..=SLOTS_MAX).contains(&slots);
+        if !sound || used.from != 0 || used.to > capacity(slots) {
             return Err(HeapError::corrupt("index of a dict", root.offset()));
         }
         Ok(Table { heap, entries, index, mask: slots - 1 })
@@ -93,7 +96,7 @@ impl Table {
 
     /// Calls `f` with each entry from position `from` on, and its position, until it returns false.
     pub(super) fn each(&self, from: u64, mut f: impl FnMut(u64, Entry) -> Result<bool>) -> Result<()> {
-        let (mut at, end) = (from * STRIDE, self.used() * STRIDE);
+        let (mut at, end) = (from.min(self.used()) * STRIDE, self.used() * STRIDE);
         while at < end {
             let (piece, _) = self.entries.piece(at)?;
             let piece = &piece[..piece.len().min((end - at) as usize)];
@@ -219,6 +222,9 @@ pub(super) fn rebuild(heap: Heap, root: At<Root>, guard: &Guard, transits: &[Tra
     // Half as many again as there are makes twice the slots of a full table without gaps.
     let wanted = live.saturating_add(live / 2 + 1);
     let slots = (wanted.saturating_mul(3) / 2 + 3).checked_next_power_of_two().unwrap_or(u64::MAX).max(SLOTS_MIN);
+    if slots > SLOTS_MAX {
+        return Err(HeapError::TooLarge { bytes: slots, limit: SLOTS_MAX });
+    }
     let entries = Spine::build(heap, seat, transits[0].word(), capacity(slots), STRIDE)?;
     let index = Spine::build(heap, seat, transits[1].word(), slots, 1)?;
     index.zero()?;

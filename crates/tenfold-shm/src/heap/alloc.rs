@@ -68,7 +68,8 @@ impl Heap {
         }
         let descriptor = self.descriptor(index)?;
         let state = State::from_bits(descriptor.state.load(Ordering::Relaxed));
-        if state.kind != ObjectKind::FREE || state.class as usize != class {
+        let offset = descriptor.offset.load(Ordering::Relaxed);
+        if state.kind != ObjectKind::FREE || state.class as usize != class || !self.has_blocks(offset, bytes) {
             return Err(HeapError::corrupt("free list", descriptor.offset()));
         }
         let generation = state.generation;
@@ -84,7 +85,6 @@ impl Heap {
         ]);
         drop(guard);
         reach(KillPoint::HeapTaken);
-        let offset = descriptor.offset.load(Ordering::Relaxed);
         let block = Block { id, offset, len: bytes, kind: kind as u8, descriptor };
         if class::size_of_class(class) > SMALL
             && let Err(error) = self.back_with_pages(seat, block)
@@ -335,11 +335,18 @@ impl Heap {
         let head = self.class(class);
         let _guard = head.field(|h| &h.lock).lock_from(self, seat)?;
         let mut index = head.free.load(Ordering::Relaxed);
-        while index != 0 {
+        // A list that is longer than there are descriptors is a ring.
+        for _ in 0..self.header().descriptors.load(Ordering::Relaxed) {
+            if index == 0 {
+                break;
+            }
             let descriptor = self.descriptor(index)?;
             let have = descriptor.committed.load(Ordering::Relaxed);
             if have > 0 {
                 let at = descriptor.offset.load(Ordering::Relaxed);
+                if !self.has_blocks(at, have) || have > class::size_of_class(class).next_multiple_of(PAGE) {
+                    return Err(HeapError::corrupt("pages of a free block", descriptor.offset()));
+                }
                 our_file()?.punch_hole(at, have).map_err(HeapError::os("fallocate"))?;
                 self.account(seat, descriptor, |_| Some(Account { committed: 0, warm: 0 }))?;
             }

@@ -8,7 +8,7 @@
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::{At, Heap, Shared, WINDOW, Word, class};
+use super::{At, FIXED, Heap, Shared, WINDOW, Word, class};
 use crate::error::{HeapError, Result};
 use crate::object::ObjectKind;
 
@@ -267,9 +267,19 @@ impl Heap {
             return Err(HeapError::Stale);
         }
         let (offset, len) = (descriptor.offset.load(Ordering::Relaxed), descriptor.len.load(Ordering::Relaxed));
-        if state.class as usize >= class::CLASSES || len > class::size_of_class(state.class as usize) {
+        if state.class as usize >= class::CLASSES
+            || len > class::size_of_class(state.class as usize)
+            || !self.has_blocks(offset, len)
+        {
             return Err(HeapError::corrupt("descriptor", descriptor.offset()));
         }
         Ok(Block { id, offset, len, kind: state.kind, descriptor })
+    }
+
+    /// Whether `len` bytes at `offset` lie where blocks do.
+    #[inline]
+    pub(super) fn has_blocks(self, offset: u64, len: u64) -> bool {
+        let end = self.header().end.load(Ordering::Relaxed);
+        offset >= FIXED && offset.is_multiple_of(16) && offset.checked_add(len).is_some_and(|last| last <= end)
     }
 }

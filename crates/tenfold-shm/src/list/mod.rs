@@ -28,6 +28,8 @@ use crate::participant::{self, Seat};
 use crate::spine::{Range, SEGMENT_WORDS, Spine};
 
 const ROOM_MIN: u64 = 8;
+/// Items for which a reader makes room at once.
+const BATCH: u64 = 1 << 16;
 
 #[repr(C)]
 struct Root {
@@ -117,6 +119,9 @@ impl List {
         let id = BlockId::from_bits(self.root.spine.load(Ordering::Relaxed));
         let spine = id.map(|id| Spine::open(heap, id)).transpose()?;
         let range = spine.map_or(Range::EMPTY, |spine| spine.owned());
+        if !range.makes_sense() {
+            return Err(HeapError::corrupt("range of a list", self.root.offset()));
+        }
         Ok(Locked { heap, root: self.root, guard, spine, range })
     }
 
@@ -452,7 +457,7 @@ impl List {
     pub fn slice(&self, from: u64, to: u64) -> Result<(Vec<Item>, u64)> {
         let list = self.lock(self.seat()?)?;
         let (from, to) = list.clamp(from, to);
-        let mut items = Vec::with_capacity((to - from) as usize);
+        let mut items = Vec::with_capacity((to - from).min(BATCH) as usize);
         if let Some(spine) = list.spine {
             spine.pieces(list.range.from + from, list.range.from + to, |_, piece| {
                 for word in piece {
