@@ -117,7 +117,7 @@ fn reachable(heap: Heap, object: &Handle, locks: &[std::ops::Range<u64>]) -> Vec
 }
 
 const DICT_LOCK: std::ops::Range<u64> = 0..120;
-const QUEUE_LOCKS: [std::ops::Range<u64>; 2] = [136..256, 328..448];
+const QUEUE_LOCKS: [std::ops::Range<u64>; 2] = [112..232, 304..424];
 /// Where the directory of descriptor tables lies.
 const DIRECTORY: u64 = 64 << 10;
 
