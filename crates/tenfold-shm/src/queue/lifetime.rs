@@ -58,6 +58,8 @@ pub(crate) fn dismantle(heap: Heap, seat: Seat, block: Block) -> Result<()> {
 fn free_messages(heap: Heap, seat: Seat, shape: At<Shape>) -> Result<()> {
     let (mut now, tail) = (shape.head.now(), shape.tail.now());
     let mut at = shape.head.at.load(Ordering::Acquire);
+    // More segments than there are blocks would be a ring.
+    let mut segments = heap.header().descriptors.load(Ordering::Relaxed);
     while tail.since(now) != 0 {
         let record = segment::record(heap, at, now)?;
         now = match record.found(now)? {
@@ -68,6 +70,7 @@ fn free_messages(heap: Heap, seat: Seat, shape: At<Shape>) -> Result<()> {
             }
             Found::End => {
                 let next = BlockId::from_bits(segment::next(heap, at)?.load(Ordering::Acquire));
+                segments = segments.checked_sub(1).ok_or(HeapError::corrupt("chain of a queue", at))?;
                 at = heap.block(next.ok_or(HeapError::corrupt("chain of a queue", at))?)?.offset();
                 Position::in_next_segment(now)
             }
