@@ -218,7 +218,8 @@ fn capacity(slots: u64) -> u64 {
 #[cold]
 pub(super) fn rebuild(heap: Heap, root: At<Root>, guard: &Guard, transits: &[Transit; 2]) -> Result<Table> {
     let (seat, old) = (guard.seat(), Table::open(heap, root)?);
-    let live = root.len.load(Ordering::Relaxed);
+    // There are no more entries than positions, whatever the count says.
+    let live = root.len.load(Ordering::Relaxed).min(old.map_or(0, |old| old.used()));
     // Half as many again as there are makes twice the slots of a full table without gaps.
     let wanted = live.saturating_add(live / 2 + 1);
     let slots = (wanted.saturating_mul(3) / 2 + 3).checked_next_power_of_two().unwrap_or(u64::MAX).max(SLOTS_MIN);

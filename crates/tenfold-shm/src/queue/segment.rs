@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::position::Position;
 use crate::error::{HeapError, Result};
-use crate::heap::{At, BlockId, Heap, Shared, Word};
+use crate::heap::{At, BlockId, FIXED, Heap, Shared, Word};
 use crate::message::{INLINE, Outgoing};
 
 /// Words of the longest record.
@@ -83,13 +83,25 @@ pub(super) fn short(outgoing: &Outgoing<'_>) -> Option<usize> {
 /// The record at which `position` points, in the segment at `segment`.
 #[inline(always)]
 pub(super) fn record(heap: Heap, segment: u64, position: Position) -> Result<At<Record>> {
-    heap.at(segment + position.offset() * 8)
+    heap.at(checked(segment)? + position.offset() * 8)
 }
 
 /// The word of the segment at `segment` that owns the next one.
 #[inline]
 pub(super) fn next(heap: Heap, segment: u64) -> Result<Word> {
-    heap.word(segment)
+    heap.word(checked(segment)?)
+}
+
+/// An offset that was read from the queue, if it may be a segment's. The heap's own tables are not
+/// written over, whatever it says.
+#[inline(always)]
+fn checked(segment: u64) -> Result<u64> {
+    const BEYOND: u64 = 1 << 48;
+    if (FIXED..BEYOND).contains(&segment) {
+        Ok(segment)
+    } else {
+        Err(HeapError::corrupt("segment of a queue", segment))
+    }
 }
 
 #[inline(always)]
