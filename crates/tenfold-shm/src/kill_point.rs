@@ -122,6 +122,8 @@ kill_points! {
     QueueSegmentLeft = "queue.segment-left",
     /// A message has left the queue and is named by the consumer only.
     QueueTaken = "queue.taken",
+    /// The tail has moved, who polls the queue is not yet rung.
+    QueueRinging = "queue.ringing",
     /// A waiter is enlisted and about to sleep.
     QueueEnlisted = "queue.enlisted",
     /// A task is counted as done, who waits for the last one is not yet woken.

@@ -11,9 +11,10 @@ use crash::{Before, alone, in_child, kill_at, killed_at};
 use tenfold_shm::connection::pipe;
 use tenfold_shm::kill_point::KillPoint;
 use tenfold_shm::message::{Outgoing, Payload};
-use tenfold_shm::queue::{Queue, QueueError};
+use tenfold_shm::queue::{Doorbell, Queue, QueueError};
 use tenfold_shm::{Handle, Heap, ObjectKind};
 use tenfold_sys::clock::Deadline;
+use tenfold_sys::poll::wait_readable;
 
 const NEVER: Deadline = Deadline::never();
 /// Messages of one run: enough for several segments.
@@ -271,6 +272,18 @@ fn a_consumer_killed_while_it_wakes_does_not_take_the_wake_with_it() {
             second.succeeds();
             assert!(queue.is_empty());
         }
+    });
+}
+
+#[test]
+fn a_producer_killed_before_it_rang_the_bell_is_heard() {
+    alone(|heap| {
+        let (queue, held) = (Queue::create(heap, None).unwrap(), event(heap));
+        let bell = Doorbell::new(&queue).unwrap();
+        kill_at(KillPoint::QueueRinging, 0, || put_number(&queue, &held, 7).unwrap());
+        crash::sweep(heap);
+        assert_eq!(wait_readable(&[bell.fd()], NEVER), Ok(vec![0]));
+        assert_eq!(get_number(&queue).unwrap(), 7);
     });
 }
 

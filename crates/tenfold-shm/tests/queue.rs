@@ -8,9 +8,10 @@ use std::time::Duration;
 use crash::{Before, alone, in_child};
 use tenfold_shm::message::{Outgoing, Payload};
 use tenfold_shm::participant::HeldCell;
-use tenfold_shm::queue::{Queue, QueueError};
+use tenfold_shm::queue::{Doorbell, Queue, QueueError};
 use tenfold_shm::{Handle, Heap, HeapError, ObjectKind};
 use tenfold_sys::clock::Deadline;
+use tenfold_sys::poll::wait_readable;
 
 const NEVER: Deadline = Deadline::never();
 
@@ -188,6 +189,8 @@ fn one_who_only_looks_does_not_swallow_the_wake_of_another() {
         std::thread::sleep(Duration::from_millis(30));
         put(&queue, 5);
         getter.succeeds();
+        // The getter may have been so quick that there was nothing left to look at.
+        put(&queue, 6);
         looker.succeeds();
     });
 }
@@ -360,5 +363,58 @@ fn threads_of_one_process_share_a_queue() {
             all.sort_unstable();
             assert_eq!(all, (0..20_000).collect::<Vec<_>>());
         });
+    });
+}
+
+fn readable(bell: &Doorbell, deadline: Deadline) -> bool {
+    !wait_readable(&[bell.fd()], deadline).unwrap().is_empty()
+}
+
+#[test]
+fn a_doorbell_is_readable_while_there_are_messages() {
+    alone(|heap| {
+        let queue = queue(heap);
+        let bell = Doorbell::new(&queue).unwrap();
+        assert!(!readable(&bell, soon()));
+        for round in 0..20 {
+            let child = in_child(|| {
+                assert!(!bell.is_ours());
+                put(&queue, round);
+                put(&queue, round + 1);
+            });
+            assert!(readable(&bell, NEVER));
+            child.succeeds();
+            assert_eq!(get(&queue), round);
+            bell.rearm().unwrap();
+            assert!(readable(&bell, NEVER), "there is one more");
+            assert_eq!(get(&queue), round + 1);
+            bell.rearm().unwrap();
+            assert!(!readable(&bell, Deadline::after(Duration::ZERO)));
+        }
+        put(&queue, 1);
+        let second = Doorbell::new(&queue).unwrap();
+        assert!(readable(&second, NEVER) && readable(&bell, NEVER));
+        get(&queue);
+        second.rearm().unwrap();
+        drop(bell);
+        queue.close().unwrap();
+        assert!(readable(&second, NEVER), "the end is worth a look");
+    });
+}
+
+#[test]
+fn doorbells_of_the_dead_make_room() {
+    alone(|heap| {
+        let queue = queue(heap);
+        let bells: Vec<_> = (0..15).map(|_| Doorbell::new(&queue).unwrap()).collect();
+        for _ in 0..3 {
+            in_child(|| std::mem::forget(Doorbell::new(&queue).unwrap())).succeeds();
+            crash::sweep(heap);
+        }
+        let last = Doorbell::new(&queue).unwrap();
+        assert!(matches!(Doorbell::new(&queue), Err(HeapError::Os { .. })));
+        put(&queue, 1);
+        assert!(readable(&last, NEVER));
+        assert!(bells.iter().all(|bell| readable(bell, NEVER)));
     });
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!  head ┌ position │ tail as last seen │ waiters │ lock ┐        consumers' cache lines
 //!  tail ┌ position │ head as last seen │ waiters │ lock ┐        producers' cache lines
-//!  done ┌ tasks done │ joiners ┐
+//!  done ┌ tasks done │ joiners ┐   bells ┌ who polls the queue ┐
 //!
 //!  first ─▶ segment ── next ─▶ segment ── next ─▶ segment ◀─ at (the tail's own pointer)
 //!           ····■■■■■│end      ■■■■■■■■■│end      ■■■□□□□□
@@ -27,6 +27,7 @@
 //! either lock. Who was to be woken by the dead process is woken by its sweep.
 
 mod done;
+mod doorbell;
 mod get;
 mod lifetime;
 mod position;
@@ -44,6 +45,7 @@ use crate::object::{Handle, ObjectKind};
 use position::Position;
 use waiters::Waiters;
 
+pub use doorbell::Doorbell;
 pub use get::Arrival;
 pub(crate) use lifetime::{close, dismantle, owner_died};
 pub use put::PutManyError;
@@ -87,6 +89,8 @@ struct End {
     waiters: Waiters,
     /// Tail only: 1 once nothing may be put any more.
     closed: AtomicU32,
+    /// Tail only: bells that want to be rung at the next message, one bit each.
+    armed: AtomicU32,
     lock: InternalLock,
 }
 
@@ -99,11 +103,12 @@ struct Shape {
     head: End,
     tail: End,
     done: done::Done,
+    bells: [doorbell::Entry; doorbell::BELLS],
 }
 
 // SAFETY: repr(C), atomics only.
 unsafe impl Shared for Shape {}
-const _: () = assert!(size_of::<End>() == 192 && size_of::<Shape>() == 512);
+const _: () = assert!(size_of::<End>() == 192 && size_of::<Shape>() == 768);
 
 /// A queue of messages in the shared heap.
 #[derive(Debug)]

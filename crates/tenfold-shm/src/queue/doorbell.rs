@@ -1,0 +1,189 @@
+//! Doorbells: a file descriptor that is readable while a queue has messages, for `poll` and its kin.
+//!
+//! ```text
+//!  queue ─ bells ┌ process │ fd │ inode ┐        poller ┌ pipe ┐
+//!        ─ tail.armed: a bit for each one   ── ring ──▶ └──────┘ ◀─ poll
+//! ```
+//!
+//! The poller makes a pipe, puts it on the queue's list and arms it while the queue is empty. The
+//! next producer, who finds the bit, takes it away and rings once; the poller silences the bell, arms
+//! it again and looks at the queue, in this order, so that the descriptor acts level-triggered.
+//!
+//! *Killed here:* a producer that dies before it rings is made good by its sweep, which rings all
+//! bells of the queue. A dead poller's bell is forgotten by the next one who comes upon it.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::os::fd::BorrowedFd;
+
+use tenfold_sys::Errno;
+use tenfold_sys::bell::{self, Bell};
+
+use super::{Queue, Shape};
+use crate::error::{HeapError, Result};
+use crate::heap::{At, Heap};
+use crate::kill_point::{KillPoint, reach};
+use crate::participant::{self, Identity, Seat, seat};
+
+/// Doorbells that a queue can have.
+pub(super) const BELLS: usize = 16;
+
+/// What others need to know to ring.
+#[repr(C)]
+pub(super) struct Entry {
+    /// Identity of the process that polls; 0 if the entry is free.
+    owner: AtomicU32,
+    number: AtomicU32,
+    inode: AtomicU64,
+}
+
+/// Bells that are to be rung, one bit each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(super) struct Rings(pub(super) u32);
+
+impl Rings {
+    pub(super) const NONE: Rings = Rings(0);
+    const ALL: Rings = Rings(u32::MAX);
+}
+
+impl At<Shape> {
+    /// Under the tail lock: who is to be rung for what has been put.
+    #[inline(always)]
+    pub(super) fn take_armed(self) -> Rings {
+        let armed = &self.get().tail.armed;
+        match armed.load(Ordering::Relaxed) {
+            0 => Rings::NONE,
+            bells => {
+                armed.store(0, Ordering::Relaxed);
+                Rings(bells)
+            }
+        }
+    }
+
+    /// Outside the lock: rings.
+    #[inline(always)]
+    pub(super) fn ring(self, heap: Heap, rings: Rings) {
+        if rings != Rings::NONE {
+            self.ring_some(heap, rings);
+        }
+    }
+
+    #[cold]
+    fn ring_some(self, heap: Heap, rings: Rings) {
+        reach(KillPoint::QueueRinging);
+        for (index, entry) in self.get().bells.iter().enumerate() {
+            let owner = Identity::from_bits(entry.owner.load(Ordering::Acquire));
+            let (true, Some(owner)) = (rings.0 & 1 << index != 0, owner) else { continue };
+            if owner.is_current(heap) {
+                let (number, inode) = (entry.number.load(Ordering::Relaxed), entry.inode.load(Ordering::Relaxed));
+                // A poller that is gone hears nothing; one that has closed its bell wants nothing.
+                let _ = bell::ring_remote(participant::roster(owner.slot(), heap).pid(), number as i32, inode);
+            }
+        }
+    }
+
+    /// Rings every bell of the queue, armed or not.
+    pub(super) fn ring_all(self, heap: Heap) {
+        if self.get().bells.iter().any(|entry| entry.owner.load(Ordering::Acquire) != 0) {
+            self.ring_some(heap, Rings::ALL);
+        }
+    }
+}
+
+/// A file descriptor of this process that is readable while a queue has messages, or is closed.
+///
+/// Readable means that it is worth trying [`Queue::try_get`]: another process may be faster. After a
+/// try that found nothing, call [`Doorbell::rearm`]. A child of fork makes its own.
+#[derive(Debug)]
+pub struct Doorbell {
+    queue: Queue,
+    bell: Bell,
+    index: usize,
+    owner: Identity,
+}
+
+impl Doorbell {
+    /// Puts a doorbell on the queue.
+    ///
+    /// # Errors
+    /// If the queue has 16 of them already (`ENOSPC`), or this process no descriptors left.
+    pub fn new(queue: &Queue) -> Result<Doorbell> {
+        let heap = queue.heap();
+        let bell = Bell::new().map_err(HeapError::os("pipe2"))?;
+        let seat = seat(heap)?;
+        let owner = seat.identity();
+        let index = {
+            let _guard = queue.shape.field(|s| &s.tail.lock).lock_from(heap, seat)?;
+            let free = |entry: &Entry| match Identity::from_bits(entry.owner.load(Ordering::Relaxed)) {
+                Some(other) => !other.is_current(heap),
+                None => true,
+            };
+            let index = queue.shape.bells.iter().position(free);
+            let index = index.ok_or(HeapError::Os { call: "doorbell", errno: Errno::NOSPC })?;
+            let entry = &queue.shape.get().bells[index];
+            // Killed in between: a free entry, or one whose owner is dead.
+            entry.owner.store(0, Ordering::Release);
+            entry.number.store(bell.write_number() as u32, Ordering::Relaxed);
+            entry.inode.store(bell.inode(), Ordering::Relaxed);
+            entry.owner.store(owner.bits(), Ordering::Release);
+            index
+        };
+        let doorbell = Doorbell { queue: queue.clone(), bell, index, owner };
+        doorbell.arm(heap, seat)?;
+        Ok(doorbell)
+    }
+
+    /// The descriptor to poll for reading. Do not read from it.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.bell.read_fd()
+    }
+
+    /// Whether this process made it. A forked child that polls it would hear its parent's bell.
+    pub fn is_ours(&self) -> bool {
+        participant::me(self.queue.heap()).is_ok_and(|me| me == self.owner)
+    }
+
+    /// Silences the bell until the next message, unless there is one already.
+    ///
+    /// # Errors
+    /// [`HeapError::Stale`] in a child of fork; if this process can get no slot.
+    pub fn rearm(&self) -> Result<()> {
+        if !self.is_ours() {
+            return Err(HeapError::Stale);
+        }
+        if !self.queue.is_empty() || self.queue.is_closed() {
+            return Ok(());
+        }
+        let heap = self.queue.heap();
+        self.bell.drain();
+        self.arm(heap, seat(heap)?)
+    }
+
+    fn arm(&self, heap: Heap, seat: Seat) -> Result<()> {
+        let shape = self.queue.shape;
+        let ready = {
+            let _guard = shape.field(|s| &s.tail.lock).lock_from(heap, seat)?;
+            let ready = !shape.is_empty() || shape.is_closed();
+            if !ready {
+                let armed = shape.tail.armed.load(Ordering::Relaxed);
+                shape.tail.armed.store(armed | 1 << self.index, Ordering::Relaxed);
+            }
+            ready
+        };
+        if ready { self.bell.ring_local().map_err(HeapError::os("write")) } else { Ok(()) }
+    }
+}
+
+impl Drop for Doorbell {
+    fn drop(&mut self) {
+        let heap = self.queue.heap();
+        let (true, Ok(seat)) = (self.is_ours(), seat(heap)) else { return };
+        // Without the lock, a ringer may still find the entry: the inode tells it that the pipe is gone.
+        if let Ok(_guard) = self.queue.shape.field(|s| &s.tail.lock).lock_from(heap, seat) {
+            let shape = self.queue.shape.get();
+            let armed = shape.tail.armed.load(Ordering::Relaxed);
+            shape.tail.armed.store(armed & !(1 << self.index), Ordering::Relaxed);
+            shape.bells[self.index].owner.store(0, Ordering::Release);
+        }
+    }
+}
