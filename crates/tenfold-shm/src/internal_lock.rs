@@ -16,7 +16,7 @@
 //! Two rules for whoever uses it: a word in a record is changed under that lock only, or belongs
 //! to the holder's own cells; and no foreign code, allocation failure or panic happens inside.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
 use std::time::Duration;
 
 use tenfold_sys::clock::Deadline;
@@ -179,6 +179,9 @@ impl Guard {
     pub fn commit<const N: usize>(&self, stores: [Store; N]) {
         const { assert!(N <= REDO_MAX) }
         let lock = self.lock.get();
+        // A second commit under one lock must not be written before the first is cleared: a kill comes
+        // between two instructions, so it is the compiler alone that must keep the order.
+        compiler_fence(Ordering::SeqCst);
         for (entry, store) in lock.redo.iter().zip(&stores) {
             entry.offset.store(store.word.offset(), Ordering::Relaxed);
             entry.value.store(store.value, Ordering::Relaxed);
