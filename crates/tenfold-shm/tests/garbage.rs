@@ -1,4 +1,4 @@
-//! Whatever a rogue process writes into descriptors, messages, dicts and lists, the others get errors:
+//! Whatever a rogue process writes into descriptors, messages, dicts, lists and queues, the others get errors:
 //! they do not crash, panic or hang.
 
 #[path = "support/garbage.rs"]
@@ -54,4 +54,9 @@ fn garbage_in_a_dict_is_an_error() {
 #[test]
 fn garbage_in_a_list_is_an_error() {
     survives(garbage::list);
+}
+
+#[test]
+fn garbage_in_a_queue_is_an_error() {
+    survives(garbage::queue);
 }
