@@ -18,7 +18,10 @@
 //! idle worker that looks for work without sleeping) that dies is forgotten by its sweep.
 
 mod batch;
+mod chunk;
+mod plan;
 mod settle;
+mod submitted;
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -36,8 +39,10 @@ use crate::object::{self, Handle, ObjectKind};
 use crate::participant::{self, Death, Identity, Seat, seat};
 
 pub(crate) use batch::dismantle as dismantle_batch;
-pub use batch::{Batch, BatchPlan, Cancel, Chunk, Outcome, RawInputs, TaskInput};
+pub use chunk::{Chunk, RawInputs, TaskInput};
+pub use plan::BatchPlan;
 pub(crate) use settle::worker_died;
+pub use submitted::{Batch, Cancel, Outcome};
 
 /// The cell of a worker's slot that names the batch it works on.
 pub const WORK_CELL: usize = 8;

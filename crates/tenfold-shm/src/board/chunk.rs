@@ -1,0 +1,331 @@
+//! A chunk of a batch in the hands of a worker: claim it, run its items one by one, commit each.
+//!
+//! ```text
+//!  chunk: free ── CAS ──▶ identity of the worker ── all items final ──▶ done
+//!  item:  running word of the slot = number ─▶ the function ─▶ value ─▶ status (commits)
+//! ```
+//!
+//! *Killed here:* the chunk still names the worker, and the worker's slot the item: [`super::settle`].
+
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use super::batch::{
+    BOXED, CANCELLABLE, CANCELLED, CHUNK_DONE, CHUNK_FREE, DONE, DONE_BLOCK, FAILED, HALF, PENDING, RAW_INPUTS,
+    RUNNING, SHORT, TELL_EACH, Tables, input_entry,
+};
+use super::{DEADLINE_WORD, RUNNING_WORD};
+use crate::error::{HeapError, Result};
+use crate::heap::block::Block;
+use crate::heap::{At, BlockId, Heap, Word};
+use crate::kill_point::{KillPoint, reach};
+use crate::message::{self, Outgoing};
+use crate::object::Handle;
+use crate::participant::{self, Seat};
+
+/// A chunk of a batch that this process works on.
+#[derive(Debug)]
+pub struct Chunk {
+    heap: Heap,
+    seat: Seat,
+    block: Block,
+    tables: Tables,
+    chunk: usize,
+    next: usize,
+    end: usize,
+    running: At<AtomicU64>,
+}
+
+/// The input of a task.
+#[derive(Debug)]
+pub enum TaskInput {
+    /// Bytes in the batch, at most a few thousand.
+    Inline(Vec<u8>),
+    /// Bytes in a block of their own, and the handles inside them.
+    Boxed(Vec<u8>, Vec<Handle>),
+}
+
+/// All of a chunk at once, for functions from number to number.
+#[derive(Debug, Clone, Copy)]
+pub struct RawInputs {
+    status: &'static [AtomicU8],
+    values: &'static [AtomicU64],
+    running: &'static AtomicU64,
+    address: u64,
+    heap: Heap,
+    stride: usize,
+    first: usize,
+}
+
+impl RawInputs {
+    /// Runs `f` on each item that has no result yet: from its bytes to the bytes of the result, as
+    /// a little-endian word and a length.
+    ///
+    /// # Errors
+    /// If the heap is corrupt.
+    #[inline(always)]
+    pub fn run(&self, result_len: usize, mut f: impl FnMut(&[u8]) -> u64) -> Result<()> {
+        let len = self.status.len() * self.stride;
+        let inputs = self.heap.address(self.address, len as u64)?;
+        // SAFETY: in bounds of a window that is never unmapped. The inputs of a batch are written
+        // before it is submitted and never changed.
+        let inputs = unsafe { core::slice::from_raw_parts(inputs.as_ptr(), len) };
+        let done = DONE + result_len as u8;
+        for (item, input) in inputs.chunks_exact(self.stride).enumerate() {
+            if self.status[item].load(Ordering::Relaxed) != PENDING {
+                continue;
+            }
+            self.running.store((self.first + item + 1) as u64, Ordering::Relaxed);
+            reach(KillPoint::BoardItemStarted);
+            let result = f(input);
+            self.values[item].store(result, Ordering::Relaxed);
+            reach(KillPoint::BoardResultWritten);
+            self.status[item].store(done, Ordering::Release);
+            reach(KillPoint::BoardResultCommitted);
+        }
+        Ok(())
+    }
+}
+
+impl Chunk {
+    /// Takes a chunk of the batch for the calling process.
+    pub(super) fn claim(heap: Heap, seat: Seat, block: Block) -> Result<Option<Chunk>> {
+        let tables = Tables::of(heap, block)?;
+        let me = seat.identity().bits();
+        let head = tables.head;
+        loop {
+            let mut index = head.cursor.fetch_add(1, Ordering::SeqCst) as usize;
+            if index >= tables.chunks.len() {
+                // Keep the cursor from running away.
+                head.cursor.store(tables.chunks.len() as u32, Ordering::SeqCst);
+                if head.rescan.swap(0, Ordering::SeqCst) == 0 {
+                    return Ok(None);
+                }
+                let free = tables.chunks.iter().position(|c| c.load(Ordering::Acquire) == CHUNK_FREE);
+                let Some(found) = free else { return Ok(None) };
+                // There may be more than this one.
+                head.rescan.store(1, Ordering::SeqCst);
+                index = found;
+            }
+            let word = &tables.chunks[index];
+            if word.compare_exchange(CHUNK_FREE, me, Ordering::AcqRel, Ordering::Acquire).is_err() {
+                continue;
+            }
+            let range = tables.range(index);
+            let running = participant::slot(seat.slot(), heap).field(|s| &s.words[RUNNING_WORD]);
+            running.store(0, Ordering::Relaxed);
+            return Ok(Some(Chunk {
+                heap,
+                seat,
+                block,
+                tables,
+                chunk: index,
+                next: range.start,
+                end: range.end,
+                running,
+            }));
+        }
+    }
+
+    /// Where the function's entry is.
+    pub fn function(&self) -> u64 {
+        self.tables.head.function.load(Ordering::Relaxed)
+    }
+
+    /// Nanoseconds that one item may take; 0 for no limit.
+    pub fn timeout(&self) -> u64 {
+        self.tables.head.timeout.load(Ordering::Relaxed)
+    }
+
+    /// The number of the running item in its job.
+    pub fn number(&self) -> u64 {
+        let running = self.running.load(Ordering::Relaxed);
+        self.tables.head.base.load(Ordering::Relaxed) + running.saturating_sub(1)
+    }
+
+    /// The whole chunk at once, if its inputs are numbers and neither single items can be cancelled
+    /// nor a time limit is set.
+    ///
+    /// # Errors
+    /// If the heap is corrupt.
+    pub fn raw(&self) -> Result<Option<RawInputs>> {
+        let head = self.tables.head;
+        let flags = head.flags.load(Ordering::Relaxed);
+        if flags & RAW_INPUTS == 0 || flags & CANCELLABLE != 0 || self.timeout() != 0 || self.is_cancelled() {
+            return Ok(None);
+        }
+        let stride = head.stride.load(Ordering::Relaxed) as usize;
+        let count = self.end - self.next;
+        let value_at = u64::from(head.value_at.load(Ordering::Relaxed)) + 8 * self.next as u64;
+        let input_at = u64::from(head.input_at.load(Ordering::Relaxed)) + (stride * self.next) as u64;
+        self.block.address(self.heap, input_at, (stride * count) as u64)?;
+        if stride == 0 {
+            return Err(HeapError::corrupt("stride of a batch", self.block.offset()));
+        }
+        Ok(Some(RawInputs {
+            status: &self.tables.status[self.next..self.end],
+            values: self.block.slice(self.heap, value_at, count)?,
+            running: self.running.get(),
+            address: self.block.offset() + input_at,
+            heap: self.heap,
+            stride,
+            first: self.next,
+        }))
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.tables.head.cancelled.load(Ordering::Relaxed) != 0
+    }
+
+    fn cancellable(&self) -> bool {
+        self.tables.head.flags.load(Ordering::Relaxed) & CANCELLABLE != 0
+    }
+
+    /// Begins the next item of the chunk; `None` when none is left.
+    ///
+    /// # Errors
+    /// If the heap is corrupt.
+    pub fn begin(&mut self) -> Result<Option<TaskInput>> {
+        while self.next < self.end {
+            let item = self.next;
+            let status = &self.tables.status[item];
+            if self.is_cancelled() {
+                let _ = status.compare_exchange(PENDING, CANCELLED, Ordering::AcqRel, Ordering::Relaxed);
+            }
+            self.running.store(item as u64 + 1, Ordering::Relaxed);
+            let begun = if self.cancellable() {
+                status.compare_exchange(PENDING, RUNNING, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            } else {
+                status.load(Ordering::Relaxed) == PENDING
+            };
+            self.next += 1;
+            if begun {
+                reach(KillPoint::BoardItemStarted);
+                return self.input(item).map(Some);
+            }
+        }
+        self.running.store(0, Ordering::Relaxed);
+        Ok(None)
+    }
+
+    fn input(&self, item: usize) -> Result<TaskInput> {
+        let head = self.tables.head;
+        let stride = head.stride.load(Ordering::Relaxed);
+        let (at, len) = if stride > 0 {
+            (u64::from(head.input_at.load(Ordering::Relaxed)) + u64::from(stride) * item as u64, stride)
+        } else {
+            input_entry(self.heap, self.block, head, item)?
+        };
+        if len == BOXED {
+            let cell = self.block.word(self.heap, at)?;
+            let id = BlockId::from_bits(cell.load(Ordering::Acquire)).ok_or(HeapError::Stale)?;
+            let (bytes, handles) = message::read_in_place(self.heap, id)?;
+            return Ok(TaskInput::Boxed(bytes, handles));
+        }
+        if u64::from(len) > self.block.len() {
+            return Err(HeapError::corrupt("input of a task", self.block.offset()));
+        }
+        let mut bytes = vec![0; len as usize];
+        self.block.read(self.heap, at, &mut bytes)?;
+        Ok(TaskInput::Inline(bytes))
+    }
+
+    fn item(&self) -> Option<usize> {
+        (self.running.load(Ordering::Relaxed) as usize).checked_sub(1).filter(|i| *i < self.tables.status.len())
+    }
+
+    /// Commits the running item's result.
+    ///
+    /// # Errors
+    /// If the heap has no room for it: the item is still running then.
+    pub fn commit(&mut self, result: Outgoing<'_>) -> Result<()> {
+        let Some(item) = self.item() else { return Ok(()) };
+        let value = self.tables.value(self.heap, item)?;
+        let len = result.len();
+        if len <= SHORT && result.handles.is_empty() {
+            let mut word = [0; SHORT];
+            let mut at = 0;
+            for part in result.parts {
+                word[at..at + part.len()].copy_from_slice(part);
+                at += part.len();
+            }
+            value.store(u64::from_le_bytes(word), Ordering::Relaxed);
+            reach(KillPoint::BoardResultWritten);
+            self.advance(item, DONE + len as u8);
+        } else {
+            self.write_block(item, value, result, DONE_BLOCK)?;
+        }
+        self.end_item();
+        Ok(())
+    }
+
+    /// Commits that the running item failed, with the face's message.
+    ///
+    /// # Errors
+    /// If the heap has no room for the message.
+    pub fn commit_failure(&mut self, message: &[u8]) -> Result<()> {
+        let Some(item) = self.item() else { return Ok(()) };
+        let value = self.tables.value(self.heap, item)?;
+        self.write_block(item, value, Outgoing { parts: &[message], handles: &[] }, FAILED)?;
+        self.end_item();
+        Ok(())
+    }
+
+    fn write_block(&self, item: usize, value: Word, bytes: Outgoing<'_>, status: u8) -> Result<()> {
+        if self.tables.status[item].load(Ordering::Relaxed) != HALF {
+            value.store(0, Ordering::Relaxed);
+            self.advance(item, HALF);
+        }
+        message::write(self.heap, self.seat, bytes, value)?;
+        reach(KillPoint::BoardResultWritten);
+        self.tables.status[item].store(status, Ordering::Release);
+        Ok(())
+    }
+
+    /// Moves the running item on, unless it is being cancelled.
+    fn advance(&self, item: usize, to: u8) {
+        let status = &self.tables.status[item];
+        if !self.cancellable() {
+            status.store(to, Ordering::Release);
+        } else if status.compare_exchange(RUNNING, to, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            // Somebody is cancelling this task and about to kill this process. Whatever it would
+            // do next could be another task's.
+            loop {
+                std::thread::park_timeout(std::time::Duration::from_secs(1));
+            }
+        }
+    }
+
+    fn end_item(&self) {
+        self.running.store(0, Ordering::Relaxed);
+        reach(KillPoint::BoardResultCommitted);
+    }
+
+    /// Notes in this process's slot when the running item's time is up.
+    pub fn note_deadline(&self, at: u64) {
+        participant::slot(self.seat.slot(), self.heap).words[DEADLINE_WORD].store(at, Ordering::Release);
+    }
+
+    /// Whether all items of the chunk are final.
+    pub fn is_over(&self) -> bool {
+        self.tables.range(self.chunk).all(|item| self.tables.status[item].load(Ordering::Acquire) > HALF)
+    }
+
+    /// Gives the rest of the chunk back, for another worker.
+    pub fn give_back(self) {
+        self.running.store(0, Ordering::Relaxed);
+        self.tables.chunks[self.chunk].store(CHUNK_FREE, Ordering::Release);
+        self.tables.head.rescan.store(1, Ordering::SeqCst);
+    }
+
+    /// Ends the chunk. Returns the bell to ring, if somebody may wait for just this.
+    pub(super) fn finished(&self) -> Result<Option<usize>> {
+        let head = self.tables.head;
+        self.running.store(0, Ordering::Relaxed);
+        self.tables.chunks[self.chunk].store(CHUNK_DONE, Ordering::Release);
+        let finished = head.finished.fetch_add(1, Ordering::SeqCst) + 1;
+        reach(KillPoint::BoardBatchDone);
+        let each = head.flags.load(Ordering::Relaxed) & TELL_EACH != 0;
+        let all = finished as usize >= self.tables.chunks.len();
+        Ok((each || all).then(|| head.bell.load(Ordering::SeqCst) as usize))
+    }
+}

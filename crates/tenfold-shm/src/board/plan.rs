@@ -1,0 +1,175 @@
+//! A batch in the making: the inputs as the submitter collects them, and how they are laid out.
+//!
+//! ```text
+//!  push, push, … ─▶ BatchPlan (private memory) ─▶ Batch::create ─▶ head, tables, inputs in one block
+//!                                                      └─ long inputs: a block each, named in the batch
+//! ```
+//!
+//! *Killed here:* until the batch is whole it counts as mere bytes in a cell of the dead process; then
+//! it is an object that the process holds. The sweep frees either, with the blocks of its inputs.
+
+use core::sync::atomic::Ordering;
+
+use super::batch::{BOXED, CANCELLABLE, Head, RAW_INPUTS, TELL_EACH, input_entry};
+use super::submitted::Batch;
+use crate::error::Result;
+use crate::heap::{Heap, WINDOW};
+use crate::kill_point::{KillPoint, reach};
+use crate::message::{self, Outgoing};
+use crate::object::{Handle, ObjectKind};
+use crate::participant::seat;
+
+/// What a batch is to contain; filled item by item, then written to the heap in one go.
+#[derive(Debug, Clone, Default)]
+pub struct BatchPlan {
+    /// Where the function's entry is in the executable.
+    pub function: u64,
+    /// The number of the first item.
+    pub base: u64,
+    /// Nanoseconds that one item may take; 0 for no limit.
+    pub timeout: u64,
+    /// How often an item is tried again after its worker died.
+    pub retries: u8,
+    /// Whether single items can be cancelled; costs an atomic operation an item.
+    pub cancellable: bool,
+    /// Whether results are waited for one by one, rather than all together.
+    pub tell_each: bool,
+    /// Items that a worker takes at a time; 0 for a choice by the number of items.
+    pub chunk_len: u32,
+    /// Which bell rings for the results.
+    pub bell: u32,
+    /// Bytes of each item if all are numbers, side by side in `bytes`; else 0.
+    pub stride: u32,
+    bytes: Vec<u8>,
+    ends: Vec<u32>,
+    boxed: Vec<(u32, Vec<u8>, Vec<Handle>)>,
+}
+
+/// Inputs longer than this, or with handles, get a block of their own.
+const INPUT_INLINE: usize = 4096;
+/// A batch takes no more items than fit into one window with their tables.
+const BATCH_BYTES: usize = WINDOW as usize - 1024;
+
+impl BatchPlan {
+    /// Items so far.
+    pub fn items(&self) -> usize {
+        if self.stride > 0 { self.bytes.len() / self.stride as usize } else { self.ends.len() }
+    }
+
+    /// Whether a further item may not fit.
+    pub fn is_full(&self) -> bool {
+        let tables = self.items() * (1 + 8 + 1 + 4 + 8);
+        tables + self.bytes.len() + 2 * INPUT_INLINE > BATCH_BYTES
+    }
+
+    /// Adds an item that is a number; all items of the batch must be.
+    #[inline]
+    pub fn push_raw(&mut self, bytes: &[u8]) {
+        debug_assert_eq!(bytes.len(), self.stride as usize);
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// How many raw items fit into an empty batch.
+    pub fn raw_room(&self) -> usize {
+        (BATCH_BYTES - 2 * INPUT_INLINE) / (1 + 8 + 1 + 4 + self.stride.max(1) as usize)
+    }
+
+    /// Adds many raw items at once.
+    pub fn extend_raw(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Adds an item.
+    pub fn push(&mut self, bytes: &[u8], handles: &[Handle]) {
+        debug_assert_eq!(self.stride, 0);
+        if bytes.len() > INPUT_INLINE || !handles.is_empty() {
+            self.boxed.push((self.ends.len() as u32, bytes.to_vec(), handles.to_vec()));
+            let aligned = self.bytes.len().next_multiple_of(8) + 8;
+            self.bytes.resize(aligned, 0);
+        } else {
+            self.bytes.extend_from_slice(bytes);
+        }
+        self.ends.push(self.bytes.len() as u32);
+    }
+
+    /// Forgets the items, keeps the rest.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+        self.boxed.clear();
+    }
+}
+
+impl Batch {
+    /// Writes a planned batch to the heap.
+    ///
+    /// # Errors
+    /// If the heap has no room.
+    pub fn create(heap: Heap, board: &Handle, plan: &BatchPlan) -> Result<Batch> {
+        let items = plan.items();
+        let chunk_len = match plan.chunk_len {
+            0 => items.div_ceil(1 << 12).max(1),
+            given => given as usize,
+        };
+        let chunks = items.div_ceil(chunk_len);
+        let chunk_at = size_of::<Head>();
+        let status_at = chunk_at + 4 * chunks;
+        let attempts_at = status_at + items;
+        let zeroed = attempts_at + if plan.retries > 0 { items } else { 0 };
+        let value_at = zeroed.next_multiple_of(8);
+        let table_at = value_at + 8 * items;
+        let bytes_at = if plan.stride > 0 { table_at } else { table_at + 8 * items };
+        let total = bytes_at + plan.bytes.len();
+        let handle = Handle::create_with(heap, ObjectKind::Batch, total as u64, zeroed as u64, |block| {
+            let head = block.view::<Head>(heap, 0)?;
+            let flag = |on: bool, flag: u32| if on { flag } else { 0 };
+            let flags = flag(plan.cancellable, CANCELLABLE)
+                | flag(plan.tell_each, TELL_EACH)
+                | flag(plan.stride > 0, RAW_INPUTS);
+            let words = [
+                (&head.flags, flags),
+                (&head.bell, plan.bell),
+                (&head.items, items as u32),
+                (&head.chunk_len, chunk_len as u32),
+                (&head.chunks, chunks as u32),
+                (&head.retries, u32::from(plan.retries)),
+                (&head.chunk_at, chunk_at as u32),
+                (&head.status_at, status_at as u32),
+                (&head.value_at, value_at as u32),
+                (&head.attempts_at, attempts_at as u32),
+                (&head.input_at, table_at as u32),
+                (&head.stride, plan.stride),
+            ];
+            for (word, value) in words {
+                word.store(value, Ordering::Relaxed);
+            }
+            head.function.store(plan.function, Ordering::Relaxed);
+            head.timeout.store(plan.timeout, Ordering::Relaxed);
+            head.base.store(plan.base, Ordering::Relaxed);
+            head.board.store(board.id().bits(), Ordering::Relaxed);
+            block.write(heap, bytes_at as u64, &plan.bytes)?;
+            if plan.stride == 0 {
+                let mut from = 0;
+                for (index, end) in plan.ends.iter().enumerate() {
+                    let entry = (bytes_at as u64 + u64::from(from)) << 32 | u64::from(end - from);
+                    block.word(heap, (table_at + 8 * index) as u64)?.store(entry, Ordering::Relaxed);
+                    from = *end;
+                }
+                for (index, _, _) in &plan.boxed {
+                    let end = plan.ends[*index as usize];
+                    let entry = (bytes_at as u64 + u64::from(end) - 8) << 32 | u64::from(BOXED);
+                    block.word(heap, table_at as u64 + 8 * u64::from(*index))?.store(entry, Ordering::Relaxed);
+                }
+            }
+            Ok(())
+        })?;
+        let batch = Batch::from_handle(handle)?;
+        for (index, bytes, handles) in &plan.boxed {
+            let (at, _) = input_entry(heap, batch.block(), batch.tables.head, *index as usize)?;
+            let cell = batch.block().word(heap, at)?;
+            message::write(heap, seat(heap)?, Outgoing { parts: &[bytes], handles }, cell)?;
+        }
+        reach(KillPoint::BoardBatchBuilt);
+        Ok(batch)
+    }
+}

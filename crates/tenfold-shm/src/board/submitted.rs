@@ -1,0 +1,193 @@
+//! A batch as its submitter sees it: what has become of the tasks, and how to cancel them.
+//!
+//! *Killed here:* a result that is being taken out stays in the batch until it is released there; a
+//! task that was marked for cancelling is settled when its worker dies.
+
+use core::sync::atomic::Ordering;
+
+use tenfold_sys::process::ExitStatus;
+
+use super::batch::{
+    CANCELLED, CANCELLING, DIED, DONE, DONE_BLOCK, FAILED, HALF, PENDING, RUNNING, SHORT, TIMED_OUT, Tables,
+};
+use crate::error::{HeapError, Result};
+use crate::heap::block::Block;
+use crate::heap::{BlockId, Word};
+use crate::message;
+use crate::object::{self, Handle, ObjectKind};
+use crate::participant::{Identity, seat};
+
+/// Tasks of one function, in the heap.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    handle: Handle,
+    pub(super) tables: Tables,
+}
+
+/// What became of a task.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Its result, up to 8 bytes.
+    Short([u8; SHORT], usize),
+    /// Its result, and the handles inside it.
+    Long(Vec<u8>, Vec<Handle>),
+    /// The function panicked, or its result could not be sent: the face's own message.
+    Failed(Vec<u8>),
+    /// Its worker died.
+    Died(Option<ExitStatus>),
+    /// It took too long and its worker was killed.
+    TimedOut,
+    /// It was cancelled.
+    Cancelled,
+}
+
+impl Batch {
+    /// The batch behind a handle.
+    ///
+    /// # Errors
+    /// [`HeapError::WrongKind`] if it is something else.
+    pub fn from_handle(handle: Handle) -> Result<Batch> {
+        let handle = handle.expect(ObjectKind::Batch)?;
+        let tables = Tables::of(handle.heap(), handle.block())?;
+        Ok(Batch { handle, tables })
+    }
+
+    /// The handle.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    pub(super) fn block(&self) -> Block {
+        self.handle.block()
+    }
+
+    /// How many items it has.
+    pub fn items(&self) -> usize {
+        self.tables.status.len()
+    }
+
+    /// The number of its first item in its job.
+    pub fn base(&self) -> u64 {
+        self.tables.head.base.load(Ordering::Relaxed)
+    }
+
+    /// Which bell rings for it.
+    pub fn bell(&self) -> usize {
+        self.tables.head.bell.load(Ordering::Relaxed) as usize
+    }
+
+    /// Has another bell ring for it from now on. Look whether it is finished after this.
+    pub fn redirect(&self, bell: usize) {
+        self.tables.head.bell.store(bell as u32, Ordering::SeqCst);
+    }
+
+    /// Whether item `item` has its final status.
+    #[inline]
+    pub fn is_final(&self, item: usize) -> bool {
+        self.tables.status.get(item).is_none_or(|s| s.load(Ordering::Acquire) > HALF)
+    }
+
+    /// Whether all items have.
+    pub fn is_finished(&self) -> bool {
+        self.tables.head.finished.load(Ordering::SeqCst) as usize >= self.tables.chunks.len()
+            || self.tables.status.iter().all(|s| s.load(Ordering::Acquire) > HALF)
+    }
+
+    /// All results as words side by side, into `words`, if each is a short result of `len` bytes.
+    /// Returns whether they are.
+    ///
+    /// # Errors
+    /// If the heap is corrupt.
+    pub fn take_short(&self, len: usize, words: &mut Vec<u64>) -> Result<bool> {
+        let done = DONE + len as u8;
+        if self.tables.status.iter().any(|status| status.load(Ordering::Acquire) != done) {
+            return Ok(false);
+        }
+        words.resize(self.items(), 0);
+        let at = u64::from(self.tables.head.value_at.load(Ordering::Relaxed));
+        self.block().read(self.handle.heap(), at, bytemuck::cast_slice_mut(words))?;
+        Ok(true)
+    }
+
+    /// Takes the outcome of an item out of the batch, and frees its block. `None` while it is not
+    /// final.
+    ///
+    /// # Errors
+    /// If the heap is corrupt.
+    pub fn take(&self, item: usize) -> Result<Option<Outcome>> {
+        let heap = self.handle.heap();
+        let Some(status) = self.tables.status.get(item) else {
+            return Err(HeapError::corrupt("item of a batch", self.block().offset()));
+        };
+        let status = status.load(Ordering::Acquire);
+        let value = self.tables.value(heap, item)?;
+        let owned = |cell: Word| -> Result<(Vec<u8>, Vec<Handle>)> {
+            let id = BlockId::from_bits(cell.load(Ordering::Acquire)).ok_or(HeapError::Stale)?;
+            let read = message::read_in_place(heap, id)?;
+            object::release(heap, seat(heap)?, cell)?;
+            Ok(read)
+        };
+        Ok(Some(match status {
+            PENDING | RUNNING | CANCELLING | HALF => return Ok(None),
+            DIED => Outcome::Died(ExitStatus::from_bits(value.load(Ordering::Relaxed) as u32)),
+            TIMED_OUT => Outcome::TimedOut,
+            CANCELLED => Outcome::Cancelled,
+            FAILED => Outcome::Failed(owned(value)?.0),
+            DONE_BLOCK => {
+                let (bytes, handles) = owned(value)?;
+                Outcome::Long(bytes, handles)
+            }
+            done => {
+                let len = usize::from(done - DONE);
+                if len > SHORT {
+                    return Err(HeapError::corrupt("status of a task", self.block().offset()));
+                }
+                Outcome::Short(value.load(Ordering::Relaxed).to_le_bytes(), len)
+            }
+        }))
+    }
+
+    /// Cancels what nobody has begun, chunk by chunk; for batches whose items cannot be cancelled
+    /// one by one.
+    pub fn cancel_rest(&self) {
+        self.tables.head.cancelled.store(1, Ordering::SeqCst);
+    }
+
+    /// Cancels one item of a cancellable batch. If it is running, returns the worker, which the
+    /// caller must kill: it will commit nothing any more.
+    ///
+    /// # Errors
+    /// If the heap is corrupt.
+    pub fn cancel(&self, item: usize) -> Result<Cancel> {
+        let Some(status) = self.tables.status.get(item) else { return Ok(Cancel::TooLate) };
+        loop {
+            match status.load(Ordering::Acquire) {
+                PENDING => {
+                    if status.compare_exchange(PENDING, CANCELLED, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                        return Ok(Cancel::NeverBegun);
+                    }
+                }
+                RUNNING => {
+                    if status.compare_exchange(RUNNING, CANCELLING, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                        let chunk_len = self.tables.head.chunk_len.load(Ordering::Relaxed) as usize;
+                        let chunk = self.tables.chunks.get(item / chunk_len.max(1));
+                        let worker = chunk.and_then(|c| Identity::from_bits(c.load(Ordering::Acquire)));
+                        return Ok(worker.map_or(Cancel::TooLate, Cancel::Running));
+                    }
+                }
+                _ => return Ok(Cancel::TooLate),
+            }
+        }
+    }
+}
+
+/// What [`Batch::cancel`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancel {
+    /// The task will never run.
+    NeverBegun,
+    /// This worker runs it and must be killed.
+    Running(Identity),
+    /// The task is done already.
+    TooLate,
+}
