@@ -9,7 +9,7 @@ EXAMPLES := $(basename $(notdir $(sort $(wildcard examples/*.rs))))
 # Seconds that the soak lasts.
 SOAK ?= 20
 
-.PHONY: demo test all-tests lint bench-rust
+.PHONY: demo test all-tests lint native bench-rust
 
 demo:
 	@$(CARGO) build --quiet --package tenfold --examples
@@ -30,6 +30,11 @@ all-tests: lint
 	TENFOLD_SOAK=$(SOAK) $(CARGO) test --package tenfold --test soak -- --nocapture
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --release --package tenfold-shm --lib loom
 	python3 tools/kill_points.py
+
+# The native module into the source tree, for work on the Python half: PYTHONPATH=python python3 …
+native:
+	@$(CARGO) build --quiet --package tenfold-python $(if $(PROFILE),--profile $(PROFILE))
+	@cp target/$(or $(PROFILE),debug)/lib_native.so python/tenfold/_native.abi3.so
 
 lint:
 	$(CARGO) fmt --all --check

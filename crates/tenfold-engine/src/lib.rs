@@ -16,6 +16,7 @@ mod child;
 mod children;
 mod ending;
 pub mod function;
+pub mod guest;
 pub mod launch;
 mod nursery;
 mod places;

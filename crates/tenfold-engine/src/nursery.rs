@@ -43,7 +43,7 @@ const UNWATCHED: Duration = Duration::from_millis(100);
 /// Roster entries that one bit of the summary stands for.
 const ENTRIES_A_BIT: u32 = SLOTS / 64;
 /// Signals from the keyboard: for the program, not for its helpers.
-const KEYBOARD: [i32; 3] = [SIGINT, SIGQUIT, SIGTSTP];
+pub(crate) const KEYBOARD: [i32; 3] = [SIGINT, SIGQUIT, SIGTSTP];
 const SIGINT: i32 = 2;
 const SIGQUIT: i32 = 3;
 const SIGCHLD: i32 = 17;

@@ -169,14 +169,28 @@ fn arm_from_environment(role: Role) {
     }
 }
 
-fn join_family(text: &str) -> Result<(Heap, Token), JoinError> {
-    let token = Token::parse(text).ok_or_else(|| JoinError::Token(text.to_owned()))?;
+/// Takes over the descriptor of the heap, which whoever started this process kept open for it.
+pub(crate) fn take_memory_file(number: i32) -> Result<MemoryFile, Errno> {
+    if number < 0 {
+        return Err(Errno::BADF);
+    }
     // SAFETY: the launcher kept this descriptor open for us and nobody else here knows of it. If the
     // token lies, the file behind it turns out not to be the heap.
-    let fd = unsafe { OwnedFd::from_raw_fd(token.fd) };
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
     let taken = descriptors::close_on_exec(std::os::fd::AsFd::as_fd(&fd));
-    let file = taken.and_then(|()| MemoryFile::from_fd(fd));
-    let file = file.map_err(|errno| JoinError::Descriptor { fd: token.fd, errno })?;
+    taken.and_then(|()| MemoryFile::from_fd(fd))
+}
+
+/// Closes all descriptors of a process that does nothing but look after the family.
+pub(crate) fn close_descriptors(heap: Heap) {
+    // SAFETY: the process was exec'd for this and never returns to what has opened them.
+    unsafe { descriptors::close_all_but(heap.fd().as_raw_fd()) };
+    let _ = descriptors::null_stdio();
+}
+
+fn join_family(text: &str) -> Result<(Heap, Token), JoinError> {
+    let token = Token::parse(text).ok_or_else(|| JoinError::Token(text.to_owned()))?;
+    let file = take_memory_file(token.fd).map_err(|errno| JoinError::Descriptor { fd: token.fd, errno })?;
     let heap = Heap::attach(file, token.nonce)?;
     if !same_executable(heap) {
         return Err(JoinError::OtherExecutable);

@@ -90,7 +90,7 @@ struct Waking;
 impl Sleep<AtomicU32> for Waiting {
     #[cold]
     fn sleep(&mut self, word: &AtomicU32, expected: u32) {
-        if futex::wait(word, expected, Deadline::after(self.slice)) == futex::Wait::TimedOut {
+        if futex::wait_deaf(word, expected, Deadline::after(self.slice)) == futex::Wait::TimedOut {
             let waited_long = self.slice == LAST_SLICE;
             self.slice = (self.slice * 2).min(LAST_SLICE);
             participant::recover_if_dead(self.heap, self.seat, lock_word::owner(expected), waited_long);

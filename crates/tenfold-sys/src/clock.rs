@@ -1,5 +1,6 @@
 //! Time that only goes forward, and the moments at which a wait gives up.
 
+use crate::interrupt;
 use core::time::Duration;
 use rustix::time::{ClockId, Timespec};
 
@@ -35,9 +36,9 @@ impl Deadline {
         timeout.map_or(Self::never(), Self::after)
     }
 
-    /// Whether the moment has come.
+    /// Whether the moment has come, or this thread's waits are to end now ([`crate::interrupt`]).
     pub fn expired(self) -> bool {
-        self.0.is_some_and(|at| now() >= at)
+        self.0.is_some_and(|at| now() >= at || interrupt::has_given_up())
     }
 
     /// The earlier of the two.

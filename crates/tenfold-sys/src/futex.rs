@@ -6,6 +6,7 @@
 
 use crate::clock::Deadline;
 use crate::error::Errno;
+use crate::interrupt;
 use core::num::NonZeroU32;
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
@@ -33,6 +34,15 @@ pub enum Wait {
 ///
 /// [`FUTEX_WAIT_BITSET`]: https://man7.org/linux/man-pages/man2/FUTEX_WAIT_BITSET.2const.html
 pub fn wait(word: &AtomicU32, expected: u32, deadline: Deadline) -> Wait {
+    let woken = sleep_on(word, expected, deadline, futex::Flags::empty());
+    if matches!(woken, Wait::TimedOut | Wait::Interrupted) {
+        interrupt::look_up();
+    }
+    woken
+}
+
+/// As [`wait`], for whoever holds something that others need at once: no listener ([`interrupt`]) is called.
+pub fn wait_deaf(word: &AtomicU32, expected: u32, deadline: Deadline) -> Wait {
     sleep_on(word, expected, deadline, futex::Flags::empty())
 }
 

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`clock`] | `clock_gettime`, absolute deadlines |
 //! | [`futex`] | `futex`, and the one process-local mutex that fork handlers may hold |
+//! | [`interrupt`] | waits that hear of signals |
 //! | [`memory_file`], [`mapping`], [`wiped_page`] | `memfd_create`, `fallocate`, `mmap`, `mremap`, `madvise` |
 //! | [`process`], [`procfs`], [`timer`] | pidfds, `waitpid`, `fork`, `/proc/PID`, `timer_create` |
 //! | [`spawn`], [`executable`], [`at_fork`], [`signals`] | starting this executable again, and becoming a worker in it |
@@ -28,6 +29,7 @@ pub mod descriptors;
 pub mod error;
 pub mod executable;
 pub mod futex;
+pub mod interrupt;
 pub mod limits;
 pub mod mapping;
 pub mod memory_file;

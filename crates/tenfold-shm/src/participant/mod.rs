@@ -220,6 +220,11 @@ impl At<RosterEntry> {
         Identity::from_bits(self.parent.load(Ordering::Acquire))
     }
 
+    /// Puts on record on whose behalf the process was made, by that process itself.
+    pub fn made_by(self, maker: Identity) {
+        self.parent.store(maker.bits(), Ordering::Release);
+    }
+
     /// Tells the pid of a process that has not adopted its slot yet; to be called before that process
     /// is reaped.
     pub fn announce_pid(self, pid: Pid) {

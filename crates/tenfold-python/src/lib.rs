@@ -1,0 +1,35 @@
+//! The Python door: native classes on the engine.
+//!
+//! ```text
+//!  python/tenfold     names, signatures, docstrings, what is borrowed from the standard library
+//!       │
+//!  family             who belongs to the program: joining, leaving, the warden
+//!  sync  queue  containers  data  pool        the native classes, each a thin shell around the engine's
+//!       │
+//!  codec              objects ⇄ bytes: a native path for plain values, pickle for the rest
+//!  carrier            which handles a pickle mentions
+//!  waiting            every blocking call: lets go of the GIL, hears of signals
+//!  errors             the engine's errors as Python's
+//! ```
+//!
+//! All methods that may block let go of the GIL first and go through [`waiting`]. Nothing here keeps state of its own
+//! beside what Python objects hold, so a fork needs no care.
+
+mod carrier;
+mod codec;
+mod errors;
+mod family;
+mod sync;
+mod waiting;
+
+use pyo3::prelude::*;
+
+/// The native half of the package `tenfold`.
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    errors::register(module)?;
+    family::register(module)?;
+    codec::register(module)?;
+    carrier::register(module)?;
+    sync::register(module)
+}
