@@ -29,11 +29,19 @@ create_exception!(
     "A lock, queue or other shared object is gone: the last process that held it has let go of it."
 );
 
+create_exception!(
+    tenfold,
+    FamilyEnded,
+    PyRuntimeError,
+    "The program that this process belongs to has ended: its first process is gone."
+);
+
 /// A heap's error as Python's.
 pub(crate) fn heap(error: HeapError) -> PyErr {
     let text = error.to_string();
     match error {
         HeapError::Stale => StaleHandle::new_err(text),
+        HeapError::FamilyEnded => FamilyEnded::new_err(text),
         HeapError::OutOfMemory { .. }
         | HeapError::FileSize { .. }
         | HeapError::TooLarge { .. }
@@ -79,6 +87,7 @@ pub(crate) fn queue(py: Python<'_>, error: QueueError) -> PyErr {
 /// Puts the exceptions into the module.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
+    module.add("FamilyEnded", py.get_type::<FamilyEnded>())?;
     module.add("HeapFull", py.get_type::<HeapFull>())?;
     module.add("OwnerDied", py.get_type::<OwnerDied>())?;
     module.add("StaleHandle", py.get_type::<StaleHandle>())
