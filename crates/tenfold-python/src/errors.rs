@@ -65,6 +65,32 @@ pub(crate) fn sync(error: SyncError) -> PyErr {
     }
 }
 
+/// The same for a re-entrant lock, where the standard library asserts who releases it.
+pub(crate) fn recursive(error: SyncError) -> PyErr {
+    match error {
+        SyncError::NotHeld => sync(SyncError::NotOwner),
+        error => sync(error),
+    }
+}
+
+/// The notice that the holder of a lock was killed; the lock is free.
+pub(crate) fn owner_died() -> PyErr {
+    OwnerDied::new_err(
+        "the process that held this lock was killed or crashed while it did; what the lock guards may be half changed \
+         (the lock is free now; acquire(recover=True) takes it all the same)",
+    )
+}
+
+static BROKEN_BARRIER: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+
+/// `threading.BrokenBarrierError`.
+pub(crate) fn broken_barrier(py: Python<'_>, text: &'static str) -> PyErr {
+    match BROKEN_BARRIER.import(py, "threading", "BrokenBarrierError") {
+        Ok(class) => PyErr::from_type(class.clone(), text),
+        Err(error) => error,
+    }
+}
+
 static EMPTY: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 static FULL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 

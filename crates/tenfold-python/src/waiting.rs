@@ -36,18 +36,23 @@ pub(crate) fn blocking<R: Send>(
     f: impl FnOnce() -> R + Send,
     undo: impl FnOnce(Python<'_>, R),
 ) -> PyResult<R> {
-    // Handlers run on the main thread only.
-    if process::thread_id() != process::pid() {
-        return Ok(py.detach(f));
-    }
-    let result = py.detach(|| interrupt::listen(look_for_signals, f));
-    match RAISED.take() {
-        None => Ok(result),
-        Some(error) => {
+    match listening(py, f) {
+        (result, None) => Ok(result),
+        (result, Some(error)) => {
             undo(py, result);
             Err(error)
         }
     }
+}
+
+/// The same for a caller that goes on with the result also if a signal handler has raised; returns what was raised, too.
+pub(crate) fn listening<R: Send>(py: Python<'_>, f: impl FnOnce() -> R + Send) -> (R, Option<PyErr>) {
+    // Handlers run on the main thread only.
+    if process::thread_id() != process::pid() {
+        return (py.detach(f), None);
+    }
+    let result = py.detach(|| interrupt::listen(look_for_signals, f));
+    (result, RAISED.take())
 }
 
 /// The longest that is waited without looking at the clock again: for ever, in effect, but interruptible.

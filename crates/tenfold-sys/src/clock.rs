@@ -24,6 +24,11 @@ impl Deadline {
         Self(None)
     }
 
+    /// The deadline that has passed long ago: for one look, without waiting.
+    pub const fn passed() -> Self {
+        Self(Some(0))
+    }
+
     /// The moment `timeout` from now; never, when that lies beyond the clock.
     pub fn after(timeout: Duration) -> Self {
         let nanos = u64::try_from(timeout.as_nanos()).ok();
@@ -107,5 +112,6 @@ mod tests {
         assert!(soon.expired());
         assert_eq!(soon.remaining(), Some(Duration::ZERO));
         assert!(!later.expired());
+        assert!(Deadline::passed().expired());
     }
 }

@@ -1,24 +1,70 @@
 //! The plain lock.
 
-use std::sync::OnceLock;
+use core::cell::Cell;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
-use tenfold_engine::shm::sync::{self, Acquired};
+use tenfold_engine::shm::sync;
 
-use crate::waiting::{blocking, deadline};
+use super::shell::Shell;
+use super::taking::{self, Truth};
 use crate::{carrier, errors, family};
+
+thread_local! {
+    static HERE: Cell<u8> = const { Cell::new(0) };
+}
+
+/// Tells the threads of this process apart while they live.
+fn this_thread() -> usize {
+    HERE.with(|here| core::ptr::from_ref(here).addr())
+}
 
 /// A lock for mutual exclusion among processes; any process may release it.
 #[pyclass(subclass, frozen, module = "tenfold._native")]
 pub(crate) struct Lock {
-    inner: OnceLock<sync::Lock>,
+    shared: Shell<sync::Lock>,
+    /// The thread of this process that took the lock last by this object. The shared lock knows only which process
+    /// holds it; conditions and `repr` ask for the thread, as in the standard library.
+    taker: AtomicUsize,
 }
 
 impl Lock {
-    fn inner(&self) -> PyResult<&sync::Lock> {
-        self.inner.get().ok_or_else(|| PyRuntimeError::new_err("Lock.__init__() was not called"))
+    #[inline]
+    pub(super) fn shared(&self) -> PyResult<&sync::Lock> {
+        self.shared.get()
+    }
+
+    /// This thread has taken the lock.
+    #[inline]
+    pub(super) fn taken_here(&self) {
+        self.taker.store(this_thread(), Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn take(&self, py: Python<'_>, block: Truth, timeout: Option<f64>, recover: bool) -> PyResult<bool> {
+        let held = taking::acquire(py, self.shared()?, block, timeout, recover)?;
+        if held {
+            self.taken_here();
+        }
+        Ok(held)
+    }
+
+    /// `with` begins.
+    #[inline]
+    pub(super) fn enter(&self, py: Python<'_>) -> PyResult<bool> {
+        self.take(py, Truth(true), None, false)
+    }
+
+    #[inline]
+    pub(super) fn let_go(&self) -> PyResult<()> {
+        self.shared()?.release().map_err(errors::sync)
+    }
+
+    /// Whether this thread holds it.
+    pub(super) fn is_mine(&self) -> PyResult<bool> {
+        let ours = self.shared()?.is_mine().map_err(errors::heap)?;
+        Ok(ours && self.taker.load(Ordering::Relaxed) == this_thread())
     }
 }
 
@@ -27,67 +73,65 @@ impl Lock {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Lock {
-        Lock { inner: OnceLock::new() }
+        Lock { shared: Shell::empty(), taker: AtomicUsize::new(0) }
     }
 
     /// Makes the shared lock.
     fn _create(&self) -> PyResult<()> {
-        let _ = self.inner.set(sync::Lock::create(family::heap()?).map_err(errors::heap)?);
+        self.shared.fill(sync::Lock::create(family::heap()?).map_err(errors::heap)?);
         Ok(())
     }
 
     /// The lock's id, while something carries the pickle.
     fn __getstate__(&self) -> PyResult<u64> {
-        carrier::mention(self.inner()?.handle(), "Lock")
+        carrier::mention(self.shared()?.handle(), "Lock")
     }
 
     fn __setstate__(&self, id: u64) -> PyResult<()> {
-        let _ = self.inner.set(sync::Lock::from_handle(carrier::found(id)?).map_err(errors::heap)?);
-        Ok(())
+        self.shared.find(id, sync::Lock::from_handle)
     }
 
     /// Takes the lock. Blocks for at most `timeout` seconds, or for as long as it takes; returns whether it is held.
     ///
     /// If the process that held it was killed or crashed, raises `OwnerDied` once and leaves the lock free; with
     /// `recover=True` it is held then, and what it guards is for the caller to mend.
-    #[pyo3(signature = (block=true, timeout=None, *, recover=false))]
-    fn acquire(&self, py: Python<'_>, block: bool, timeout: Option<f64>, recover: bool) -> PyResult<bool> {
-        let lock = self.inner()?;
-        let mut acquired = lock.try_acquire().map_err(errors::heap)?;
-        if acquired == Acquired::TimedOut && block {
-            let deadline = deadline(timeout)?;
-            let undo = |_: Python<'_>, result: Result<Acquired, _>| {
-                if result.is_ok_and(Acquired::is_held) {
-                    let _ = lock.release();
-                }
-            };
-            acquired = blocking(py, || lock.acquire(deadline), undo)?.map_err(errors::heap)?;
-        }
-        match acquired {
-            Acquired::Yes => Ok(true),
-            Acquired::TimedOut => Ok(false),
-            Acquired::OwnerDied if recover => Ok(true),
-            Acquired::OwnerDied => {
-                lock.release().map_err(errors::sync)?;
-                Err(errors::OwnerDied::new_err(
-                    "the process that held this lock was killed or crashed while it did; what the lock guards may be \
-                     half changed (the lock is free now; acquire(recover=True) takes it all the same)",
-                ))
-            }
-        }
+    #[pyo3(signature = (block=Truth(true), timeout=None, *, recover=false),
+           text_signature = "($self, block=True, timeout=None, *, recover=False)")]
+    fn acquire(&self, py: Python<'_>, block: Truth, timeout: Option<f64>, recover: bool) -> PyResult<bool> {
+        self.take(py, block, timeout, recover)
     }
 
-    /// Frees the lock, whoever holds it.
+    /// Frees the lock, whoever holds it; `ValueError` if nobody does.
     fn release(&self) -> PyResult<()> {
-        self.inner()?.release().map_err(errors::sync)
+        self.let_go()
     }
 
     fn __enter__(&self, py: Python<'_>) -> PyResult<bool> {
-        self.acquire(py, true, None, false)
+        self.enter(py)
     }
 
     #[pyo3(signature = (*_exc))]
     fn __exit__(&self, _exc: &Bound<'_, PyTuple>) -> PyResult<()> {
-        self.release()
+        self.let_go()
+    }
+
+    /// Whether this thread holds it.
+    fn _is_mine(&self) -> PyResult<bool> {
+        self.is_mine()
+    }
+
+    /// How often this process holds it.
+    fn _count(&self) -> PyResult<u32> {
+        Ok(u32::from(self.shared()?.is_mine().map_err(errors::heap)?))
+    }
+
+    /// 0 if somebody holds it, else 1.
+    fn _get_value(&self) -> PyResult<u32> {
+        Ok(u32::from(!self.shared()?.is_locked()))
+    }
+
+    /// What names it in the heap.
+    fn _handle(&self) -> PyResult<u64> {
+        Ok(self.shared()?.handle().id().bits())
     }
 }

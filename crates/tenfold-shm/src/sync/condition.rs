@@ -159,7 +159,7 @@ impl Condition {
         let waiter = self.enlist()?;
         let how = self.lock.let_go()?;
         let slept = waiter.sleep(deadline);
-        let acquired = self.lock.take_back(how)?;
+        let acquired = self.lock.take_back(how, Deadline::never())?;
         slept?;
         Ok(ConditionWait { notified: waiter.leave()?, acquired })
     }

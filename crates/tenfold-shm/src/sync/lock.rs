@@ -111,6 +111,14 @@ impl LockWord {
         word::take(&self.word, me, &mut waiting).map_or(Acquired::TimedOut, Acquired::from)
     }
 
+    /// Takes the lock if that is a matter of one step.
+    #[inline]
+    pub(crate) fn acquire_at_once(&self, me: u32) -> bool {
+        let taken = word::take_fast(&self.word, me);
+        reach(KillPoint::UserLockTaken);
+        taken
+    }
+
     /// Takes the lock if nobody holds it.
     #[inline]
     pub(crate) fn try_acquire(&self, me: u32) -> Acquired {
@@ -220,6 +228,17 @@ impl Lock {
     pub fn acquire(&self, deadline: Deadline) -> Result<Acquired> {
         let heap = self.handle.heap();
         Ok(self.shared.word.acquire(heap, participant::seat(heap)?.owner(), deadline))
+    }
+
+    /// Takes the lock if it is free, was left in order, and is not kept for one that has waited for
+    /// long. For callers to whom waiting is a different path: if this is not so, [`Lock::acquire`]
+    /// is to follow.
+    ///
+    /// # Errors
+    /// As [`Lock::acquire`].
+    #[inline]
+    pub fn acquire_at_once(&self) -> Result<bool> {
+        Ok(self.shared.word.acquire_at_once(participant::seat(self.handle.heap())?.owner()))
     }
 
     /// Takes the lock if it is free.

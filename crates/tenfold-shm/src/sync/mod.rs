@@ -49,7 +49,7 @@ pub use lock::Lock;
 pub use rlock::RLock;
 pub use rwlock::RwLock;
 pub use semaphore::Semaphore;
-pub use user_lock::UserLock;
+pub use user_lock::{LetGo, UserLock};
 
 /// How an attempt to take a lock ended.
 #[must_use]

@@ -86,6 +86,19 @@ impl RLock {
         self.acquire_by(|heap, word, me| word.acquire(heap, me, deadline))
     }
 
+    /// Takes the lock if it is this thread's own, or as [`Lock::acquire_at_once`](super::Lock::acquire_at_once).
+    ///
+    /// # Errors
+    /// As [`RLock::acquire`].
+    #[inline]
+    pub fn acquire_at_once(&self) -> Result<bool> {
+        let take = |_, word: &LockWord, me| match word.acquire_at_once(me) {
+            true => Acquired::Yes,
+            false => Acquired::TimedOut,
+        };
+        self.acquire_by(take).map(Acquired::is_held)
+    }
+
     /// Takes the lock if it is free or this thread's own.
     ///
     /// # Errors
@@ -177,6 +190,15 @@ impl RLock {
     /// How often the thread that holds the lock has taken it; 0 if nobody holds it.
     pub fn depth(&self) -> u32 {
         if self.shared.word.owner() == 0 { 0 } else { self.shared.depth.load(Ordering::Relaxed) }
+    }
+
+    /// How often a thread of this process has taken it; 0 if none holds it.
+    ///
+    /// # Errors
+    /// As [`RLock::acquire`].
+    pub fn depth_here(&self) -> Result<u32> {
+        let ours = self.shared.word.owner() == participant::seat(self.handle.heap())?.owner();
+        Ok(if ours { self.shared.depth.load(Ordering::Relaxed) } else { 0 })
     }
 
     /// Whether somebody holds it.

@@ -17,9 +17,11 @@ pub enum UserLock {
 }
 
 /// How a lock was held that a wait has let go of.
-#[derive(Clone, Copy)]
-pub(super) enum LetGo {
+#[derive(Debug, Clone, Copy)]
+pub enum LetGo {
+    /// Once.
     Lock,
+    /// So often by one thread.
     RLock(Depth),
 }
 
@@ -71,19 +73,25 @@ impl UserLock {
         }
     }
 
-    /// Lets go of it altogether.
-    pub(super) fn let_go(&self) -> SyncResult<LetGo> {
+    /// Lets go of it altogether, as a wait does.
+    ///
+    /// # Errors
+    /// As [`UserLock::release`].
+    pub fn let_go(&self) -> SyncResult<LetGo> {
         match self {
             UserLock::Lock(lock) => lock.release().map(|()| LetGo::Lock),
             UserLock::RLock(lock) => lock.release_all().map(LetGo::RLock),
         }
     }
 
-    /// Takes it back as often as before.
-    pub(super) fn take_back(&self, how: LetGo) -> Result<Acquired> {
+    /// Takes it back as often as before, waiting until the deadline.
+    ///
+    /// # Errors
+    /// As [`UserLock::acquire`].
+    pub fn take_back(&self, how: LetGo, deadline: Deadline) -> Result<Acquired> {
         match (self, how) {
-            (UserLock::RLock(lock), LetGo::RLock(depth)) => lock.acquire_again(depth, Deadline::never()),
-            (lock, _) => lock.acquire(Deadline::never()),
+            (UserLock::RLock(lock), LetGo::RLock(depth)) => lock.acquire_again(depth, deadline),
+            (lock, _) => lock.acquire(deadline),
         }
     }
 }

@@ -1,0 +1,100 @@
+//! Acquire and release as Python's locks spell them.
+//!
+//! A lock that is free is taken in one step, with the GIL held; everything else is the cold path.
+
+use pyo3::prelude::*;
+use tenfold_engine::HeapError;
+use tenfold_engine::shm::sync::{Acquired, Lock, RLock, SyncResult};
+use tenfold_engine::sys::clock::Deadline;
+
+use crate::errors;
+use crate::waiting::{blocking, deadline};
+
+/// An argument of which only the truth matters, as in `acquire(1)`.
+#[derive(Clone, Copy)]
+pub(super) struct Truth(pub(super) bool);
+
+impl<'py> FromPyObject<'_, 'py> for Truth {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Truth> {
+        object.is_truthy().map(Truth)
+    }
+}
+
+/// What the two kinds of lock have in common.
+pub(super) trait Takes: Sync {
+    fn at_once(&self) -> Result<bool, HeapError>;
+    fn if_free(&self) -> Result<Acquired, HeapError>;
+    fn until(&self, deadline: Deadline) -> Result<Acquired, HeapError>;
+    fn let_go(&self) -> SyncResult<()>;
+}
+
+macro_rules! takes {
+    ($($lock:ty),*) => {
+        $(impl Takes for $lock {
+            #[inline]
+            fn at_once(&self) -> Result<bool, HeapError> {
+                self.acquire_at_once()
+            }
+            fn if_free(&self) -> Result<Acquired, HeapError> {
+                self.try_acquire()
+            }
+            fn until(&self, deadline: Deadline) -> Result<Acquired, HeapError> {
+                self.acquire(deadline)
+            }
+            fn let_go(&self) -> SyncResult<()> {
+                self.release()
+            }
+        })*
+    };
+}
+takes!(Lock, RLock);
+
+/// `acquire(block, timeout, recover=recover)`.
+///
+/// # Errors
+/// `OwnerDied`, with the lock free, unless `recover` is set; what a signal handler has raised.
+#[inline]
+pub(super) fn acquire(
+    py: Python<'_>,
+    lock: &impl Takes,
+    block: Truth,
+    timeout: Option<f64>,
+    recover: bool,
+) -> PyResult<bool> {
+    match lock.at_once() {
+        Ok(true) => Ok(true),
+        _ => acquire_slowly(py, lock, block, timeout, recover),
+    }
+}
+
+#[cold]
+fn acquire_slowly(
+    py: Python<'_>,
+    lock: &impl Takes,
+    Truth(block): Truth,
+    timeout: Option<f64>,
+    recover: bool,
+) -> PyResult<bool> {
+    let deadline = deadline(timeout)?;
+    let acquired = if block && timeout.is_none_or(|seconds| seconds > 0.0) {
+        let undo = |_: Python<'_>, result: Result<Acquired, _>| {
+            if result.is_ok_and(Acquired::is_held) {
+                let _ = lock.let_go();
+            }
+        };
+        blocking(py, || lock.until(deadline), undo)?
+    } else {
+        lock.if_free()
+    };
+    match acquired.map_err(errors::heap)? {
+        Acquired::Yes => Ok(true),
+        Acquired::TimedOut => Ok(false),
+        Acquired::OwnerDied if recover => Ok(true),
+        Acquired::OwnerDied => {
+            lock.let_go().map_err(errors::sync)?;
+            Err(errors::owner_died())
+        }
+    }
+}
