@@ -6,13 +6,9 @@ first asked for.
 """
 
 import importlib
-import importlib.abc
 import importlib.machinery
-import importlib.util
 import sys
 import types
-from collections.abc import Sequence
-from typing import Any
 
 from . import _original
 
@@ -30,7 +26,7 @@ def install() -> None:
     if installed():
         return
     loaded = [name for name in sys.modules if name.startswith(_ALIAS + ".")]
-    replaced = {name: _ours(name) for name in loaded if _is_ours(name)}
+    replaced = {name: _ours(name) for name in loaded}
     _original.keep_originals()
     sys.meta_path.insert(0, _finder)
     sys.modules.update(replaced)
@@ -42,32 +38,31 @@ def installed() -> bool:
     return _finder in sys.meta_path
 
 
-def _our_name(alias: str) -> str:
-    return __package__ + alias.removeprefix(_ALIAS)
-
-
-def _is_ours(alias: str) -> bool:
-    name = _our_name(alias)
-    return name in sys.modules or importlib.util.find_spec(name) is not None
-
-
 def _ours(alias: str) -> types.ModuleType:
-    return importlib.import_module(_our_name(alias))
+    """What a name that begins with multiprocessing is to mean."""
+    name = __package__ + alias.removeprefix(_ALIAS)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+    # Perhaps a module that a later Python has and we do not know.
+    return _original.original(alias.removeprefix(_ALIAS + "."))
 
 
-class _Loader(importlib.abc.Loader):
+class _Loader:
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        return None
+
     def exec_module(self, module: types.ModuleType) -> None:
         # importlib hands out what is in sys.modules once this returns.
         alias = module.__spec__.name
-        if _is_ours(alias):
-            sys.modules[alias] = _ours(alias)
-        else:
-            sys.modules[alias] = _original.original(alias.removeprefix(_ALIAS + "."))
+        sys.modules[alias] = _ours(alias)
 
 
-class _Finder(importlib.abc.MetaPathFinder):
+class _Finder:
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: Any = None
+        self, fullname: str, path: list[str] | None, target: object = None
     ) -> importlib.machinery.ModuleSpec | None:
         if fullname == _ALIAS or fullname.startswith(_ALIAS + "."):
             return importlib.machinery.ModuleSpec(fullname, _Loader())

@@ -8,14 +8,13 @@ from pathlib import Path, PurePosixPath
 __all__ = ["available_cpus"]
 
 _CGROUPS = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def available_cpus() -> int:
     """Count the processors that affinity and control groups leave to this process; at least one."""
-    count = _schedulable_cpus()
-    for share in _cgroup_shares():
-        count = min(count, math.ceil(share))
-    return max(count, 1)
+    limits = [_schedulable_cpus(), *map(math.ceil, _cgroup_limits())]
+    return max(min(limits), 1)
 
 
 def _schedulable_cpus() -> int:
@@ -24,38 +23,37 @@ def _schedulable_cpus() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _cgroup_shares() -> Iterator[float]:
-    """Yield the processor limits of our control group and of those around it, in processors."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        number, controllers, group = line.split(":", 2)
-        if number == "0":  # version 2
+def _cgroup_limits() -> Iterator[float]:
+    """Yield the limits of our control group and of those around it, in processors."""
+    for line in _read(_MEMBERSHIP).splitlines():
+        # "0::/group" in version 2, "4:cpu,cpuacct:/group" in version 1
+        hierarchy, _, rest = line.partition(":")
+        controllers, _, group = rest.partition(":")
+        if hierarchy == "0":
             for folder in _upwards(_CGROUPS, group):
-                yield from _share(_words(folder / "cpu.max"))
-        elif "cpu" in controllers.split(","):  # version 1
+                yield from _limit(_read(folder / "cpu.max"))
+        elif "cpu" in controllers.split(","):
             for folder in _upwards(_CGROUPS / "cpu", group):
-                quota = _words(folder / "cpu.cfs_quota_us")
-                yield from _share(quota + _words(folder / "cpu.cfs_period_us"))
+                quota = _read(folder / "cpu.cfs_quota_us")
+                yield from _limit(quota + " " + _read(folder / "cpu.cfs_period_us"))
 
 
 def _upwards(root: Path, group: str) -> Iterator[Path]:
-    inside = PurePosixPath(group).relative_to("/")
-    for part in (inside, *inside.parents):
-        yield root / part
+    parts = PurePosixPath(group).parts[1:]
+    if ".." in parts:  # our group is outside of what this container shows
+        parts = ()
+    for depth in range(len(parts), -1, -1):
+        yield root.joinpath(*parts[:depth])
 
 
-def _words(file: Path) -> list[str]:
-    try:
-        return file.read_text().split()
-    except OSError:
-        return []
-
-
-def _share(quota_and_period: list[str]) -> Iterator[float]:
-    if len(quota_and_period) == 2:
-        quota, period = quota_and_period
-        if quota not in ("max", "-1"):
+def _limit(quota_and_period: str) -> Iterator[float]:
+    match quota_and_period.split():
+        case [quota, period] if quota.isdigit() and period.isdigit():  # not "max" or "-1"
             yield int(quota) / int(period)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""

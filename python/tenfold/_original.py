@@ -8,18 +8,16 @@ under this module's name, where its relative imports meet other originals and no
     tenfold._original.pool    ──▶ the standard library's pool.py; its __name__ says multiprocessing
 
 Once its body has run, such a module cannot be told from one that was loaded before the alias.
-Loading late keeps the start of a child short: it imports what it uses and no more.
+Loading late keeps the start of a child short: it imports what it uses and no more. For the same
+reason nothing here imports `typing` or `importlib.abc`, which cost more than all the rest.
 """
 
 import functools
 import importlib
-import importlib.abc
 import importlib.machinery
 import multiprocessing
 import sys
 import types
-from collections.abc import Callable, Sequence
-from typing import Any
 
 __all__ = ["adopt", "keep_originals", "mirror", "original"]
 
@@ -28,7 +26,7 @@ _package = multiprocessing
 __path__ = list(_package.__path__)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     # `from . import get_context` in an original.
     return getattr(_package, name)
 
@@ -39,7 +37,7 @@ def original(name: str) -> types.ModuleType:
     return importlib.import_module(f"{family}.{name}")
 
 
-def mirror(namespace: dict[str, Any], name: str) -> types.ModuleType:
+def mirror(namespace: dict[str, object], name: str) -> types.ModuleType:
     """Give a module of ours every name of its original, private ones too; returns the original.
 
     Names that ours has already, such as those of its imports, are kept.
@@ -52,7 +50,7 @@ def mirror(namespace: dict[str, Any], name: str) -> types.ModuleType:
     return module
 
 
-def adopt(function: Callable[..., Any], namespace: dict[str, Any]) -> Callable[..., Any]:
+def adopt(function: types.FunctionType, namespace: dict[str, object]) -> types.FunctionType:
     """The same function, but it looks its global names up in `namespace`.
 
     This is how the standard library's own code, of whatever version, comes to use our classes.
@@ -82,9 +80,12 @@ def keep_originals() -> None:
     sys.meta_path.insert(0, _finder)
 
 
-class _Loader(importlib.abc.Loader):
+class _Loader:
     def __init__(self, spec: importlib.machinery.ModuleSpec) -> None:
         self._spec = spec
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        return None
 
     def exec_module(self, module: types.ModuleType) -> None:
         spec = self._spec
@@ -98,16 +99,16 @@ class _Loader(importlib.abc.Loader):
         module.__package__ = spec.parent
 
 
-class _Finder(importlib.abc.MetaPathFinder):
+class _Finder:
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: Any = None
+        self, fullname: str, path: list[str] | None, target: object = None
     ) -> importlib.machinery.ModuleSpec | None:
         if not fullname.startswith(__name__ + "."):
             return None
         real_name = _package.__name__ + fullname.removeprefix(__name__)
         real = importlib.machinery.PathFinder.find_spec(real_name, path)
         if real is None or real.loader is None:
-            return None
+            raise ModuleNotFoundError(f"No module named {real_name!r}", name=real_name)
         spec = importlib.machinery.ModuleSpec(fullname, _Loader(real), origin=real.origin)
         spec.submodule_search_locations = real.submodule_search_locations
         return spec

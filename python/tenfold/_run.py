@@ -4,6 +4,7 @@ The program is `__main__`, as if Python had started it, so that children started
 `forkserver` find its functions.
 """
 
+import builtins
 import importlib.machinery
 import importlib.util
 import os
@@ -11,7 +12,6 @@ import pkgutil
 import runpy
 import sys
 from types import CodeType
-from typing import NoReturn
 
 from ._alias import install
 
@@ -30,28 +30,29 @@ def main() -> None:
     """Run the program that the command line names."""
     arguments = sys.argv[1:]
     if not arguments:
-        _refuse("which program?")
+        raise _refusal("which program?")
     first, *rest = arguments
     if first in ("-h", "--help"):
         print(_USAGE, end="")
     elif first == "-m":
         if not rest:
-            _refuse("-m needs the name of a module")
+            raise _refusal("-m needs the name of a module")
         _run_module(rest)
     elif first.startswith("-"):
-        _refuse(f"no such option: {first}")
+        raise _refusal(f"no such option: {first}")
     else:
         _run_program(arguments)
 
 
-def _refuse(why: str) -> NoReturn:
+def _refusal(why: str) -> SystemExit:
     sys.stderr.write(f"{_USAGE}\ntenfold: {why}\n")
-    sys.exit(2)
+    return SystemExit(2)
 
 
 def _run_module(arguments: list[str]) -> None:
     install()
     sys.argv[:] = arguments
+    _fresh_main()
     # What Python itself calls for -m: it runs the module in the namespace of __main__.
     runpy._run_module_as_main(arguments[0], alter_argv=True)
 
@@ -62,9 +63,26 @@ def _run_program(arguments: list[str]) -> None:
     path = arguments[0]
     if _is_importable(path):
         _put_first_on_path(path)
+        _fresh_main()
         runpy._run_module_as_main("__main__", alter_argv=False)
     else:
         _run_file(os.path.abspath(path))
+
+
+def _fresh_main() -> dict[str, object]:
+    """Return the namespace of __main__, as empty as that of an interpreter that just started."""
+    namespace = sys.modules["__main__"].__dict__
+    namespace.clear()
+    namespace.update(
+        __name__="__main__",
+        __doc__=None,
+        __package__=None,
+        __loader__=None,
+        __spec__=None,
+        __annotations__={},
+        __builtins__=builtins,
+    )
+    return namespace
 
 
 def _is_importable(path: str) -> bool:
@@ -88,16 +106,9 @@ def _run_file(path: str) -> None:
         sys.exit(2)
     if not sys.flags.safe_path:
         sys.path[0] = os.path.dirname(os.path.realpath(path))
-    namespace = sys.modules["__main__"].__dict__
-    namespace.clear()
+    namespace = _fresh_main()
     namespace.update(
-        __name__="__main__",
-        __doc__=None,
-        __package__=None,
         __loader__=importlib.machinery.SourceFileLoader("__main__", path),
-        __spec__=None,
-        __annotations__={},
-        __builtins__=__builtins__,
         __file__=path,
         __cached__=None,
     )

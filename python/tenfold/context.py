@@ -145,20 +145,17 @@ class BaseContext(std.BaseContext):
         return context
 
 
-class ChildLife(process.BaseProcess):
-    """The life of a process that tenfold started, as the child itself sees it."""
+class BaseProcess(process.BaseProcess):
+    """What all our processes have in common."""
 
     def _bootstrap(self, parent_sentinel=None):
-        self._begin()
-        return super()._bootstrap(parent_sentinel)
-
-    def _begin(self):
-        """Runs in the child before everything else."""
+        # The standard library's code sets its own start method, which is ours only with the alias.
         if self._start_method is not None:
             _force_start_method(self._start_method)
+        return super()._bootstrap(parent_sentinel)
 
 
-class Process(ChildLife, std.Process):
+class Process(BaseProcess, std.Process):
     """A process of the start method that is set when it is started."""
 
     @staticmethod
@@ -170,7 +167,7 @@ class Process(ChildLife, std.Process):
         return _default_context.get_context().Process._after_fork()
 
 
-class ForkProcess(ChildLife, std.ForkProcess):
+class ForkProcess(BaseProcess, std.ForkProcess):
     """A process that is a copy of its parent."""
 
     @staticmethod
@@ -180,7 +177,7 @@ class ForkProcess(ChildLife, std.ForkProcess):
         return Popen(process_obj)
 
 
-class SpawnProcess(ChildLife, std.SpawnProcess):
+class SpawnProcess(BaseProcess, std.SpawnProcess):
     """A process with a fresh interpreter."""
 
     @staticmethod
@@ -190,7 +187,7 @@ class SpawnProcess(ChildLife, std.SpawnProcess):
         return Popen(process_obj)
 
 
-class ForkServerProcess(ChildLife, std.ForkServerProcess):
+class ForkServerProcess(BaseProcess, std.ForkServerProcess):
     """A process that is forked from a server that imported what it will need."""
 
     @staticmethod

@@ -19,4 +19,5 @@ class Popen(std.Popen, popen_fork.Popen):
 
     _launch = popen_fork.Popen._launch
     _start = adopt(std.Popen._launch, globals())
-    poll = adopt(std.Popen.poll, globals())
+    poll = popen_fork.Popen.poll
+    _look = std.Popen.poll
