@@ -1,0 +1,61 @@
+"""What all tests share: fresh interpreters that run small programs, under a watchdog."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tenfold
+
+METHODS = ["fork", "spawn", "forkserver"]
+# Seconds after which a program is taken to hang.
+LIMIT = 60
+
+
+@pytest.fixture(params=METHODS)
+def method(request):
+    """Each start method in turn."""
+    return request.param
+
+
+@pytest.fixture
+def python(tmp_path):
+    """A function that runs a Python program in an interpreter of its own and returns its output.
+
+    `python(source)` runs a file with that source; `python("-m", "module")` runs exactly that. The
+    program must exit with `status` and write nothing to stderr, unless `stderr` is a pattern's text
+    that must be in it.
+    """
+
+    def run(*command, status=0, stderr=None, cwd=tmp_path):
+        if len(command) == 1:
+            program = tmp_path / "program.py"
+            program.write_text(command[0])
+            command = (program,)
+        folder = Path(tenfold.__file__).parent.parent
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": str(folder)},
+            start_new_session=True,
+        )
+        try:
+            out, err = process.communicate(timeout=LIMIT)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            pytest.fail(f"the program hangs\n{out}\n{err}")
+        if stderr is None:
+            assert err == ""
+        else:
+            assert stderr in err
+        assert process.returncode == status, err
+        return out
+
+    return run
