@@ -65,16 +65,38 @@ impl Encoded {
         Encoded { head, tail: Vec::new(), handles: Vec::new() }
     }
 
+    /// What `pickled`, which is contiguous, is a pickle of.
+    pub(crate) fn of_pickle(pickled: PyBuffer<u8>) -> Encoded {
+        let head = Head::from_slice(&[PICKLE]);
+        Encoded { head, tail: vec![Tail::Buffer { padding: 0, buffer: pickled }], handles: Vec::new() }
+    }
+
     /// Calls `f` with the payload.
     ///
     /// # Errors
     /// If a string cannot be read any more.
+    #[inline]
     pub(crate) fn with<R>(&self, py: Python<'_>, f: impl FnOnce(Outgoing<'_>) -> R) -> PyResult<R> {
         if self.tail.is_empty() {
-            return Ok(f(Outgoing { parts: &[&self.head], handles: &self.handles }));
+            return Ok(f(self.outgoing(&[&self.head])));
         }
+        Ok(f(self.outgoing(&self.parts(py)?)))
+    }
+
+    /// The payload that has these [`Encoded::parts`].
+    #[inline]
+    pub(crate) fn outgoing<'a>(&'a self, parts: &'a [&'a [u8]]) -> Outgoing<'a> {
+        Outgoing { parts, handles: &self.handles }
+    }
+
+    /// The bytes of the payload, in parts that are laid end to end.
+    ///
+    /// # Errors
+    /// If a string cannot be read any more.
+    pub(crate) fn parts(&self, py: Python<'_>) -> PyResult<SmallVec<[&[u8]; 2]>> {
         const ZEROS: [u8; ALIGN] = [0; ALIGN];
-        let mut parts: Vec<&[u8]> = vec![&self.head];
+        let mut parts: SmallVec<[&[u8]; 2]> = SmallVec::new();
+        parts.push(&self.head);
         for tail in &self.tail {
             match tail {
                 Tail::Bytes(bytes) => parts.push(bytes.as_bytes(py)),
@@ -85,7 +107,7 @@ impl Encoded {
                 }
             }
         }
-        Ok(f(Outgoing { parts: &parts, handles: &self.handles }))
+        Ok(parts)
     }
 
     /// Bytes of the payload, about.
@@ -236,6 +258,26 @@ fn pickle(object: &Bound<'_, PyAny>) -> PyResult<Encoded> {
 /// If the bytes make no sense, or unpickling fails.
 pub(crate) fn decode_payload(py: Python<'_>, payload: &Payload) -> PyResult<Py<PyAny>> {
     payload.with(|bytes| decode(py, bytes)).map_err(errors::heap)?
+}
+
+/// The payload as a pickle, for those who unpickle it themselves.
+///
+/// # Errors
+/// If the bytes make no sense, or cannot be unpickled and pickled again.
+pub(crate) fn as_pickle<'py>(py: Python<'py>, payload: &Payload) -> PyResult<Bound<'py, PyBytes>> {
+    let pickled = |bytes: &[u8]| match bytes.split_first() {
+        Some((&PICKLE, body)) => Some(PyBytes::new(py, body)),
+        _ => None,
+    };
+    match payload.with(pickled).map_err(errors::heap)? {
+        Some(pickle) => Ok(pickle),
+        None => {
+            let object = decode_payload(py, payload)?;
+            let pickler = py.import("multiprocessing.reduction")?.getattr("ForkingPickler")?;
+            let buffer = pickler.call_method1("dumps", (object,))?;
+            Ok(buffer.call_method0("tobytes")?.cast_into()?)
+        }
+    }
 }
 
 /// Decodes bytes.

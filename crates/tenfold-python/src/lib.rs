@@ -9,16 +9,19 @@
 //!  codec              objects ⇄ bytes: a native path for plain values, pickle for the rest
 //!  carrier            which handles a pickle mentions
 //!  waiting            every blocking call: lets go of the GIL, hears of signals
+//!  arguments          arguments as the standard library takes them
 //!  errors             the engine's errors as Python's
 //! ```
 //!
 //! All methods that may block let go of the GIL first and go through [`waiting`]. Nothing here keeps state of its own
 //! beside what Python objects hold, so a fork needs no care.
 
+mod arguments;
 mod carrier;
 mod codec;
 mod errors;
 mod family;
+mod queue;
 mod sync;
 mod waiting;
 
@@ -31,5 +34,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     family::register(module)?;
     codec::register(module)?;
     carrier::register(module)?;
+    queue::register(module)?;
     sync::register(module)
 }

@@ -44,8 +44,8 @@ pub(crate) fn look_up() {
     }
 }
 
-/// Whether waits of this thread are to end now.
-pub(crate) fn has_given_up() -> bool {
+/// Whether waits of this thread are to end now. Whoever took something for a caller that has given up would lose it.
+pub fn has_given_up() -> bool {
     GIVEN_UP.get()
 }
 

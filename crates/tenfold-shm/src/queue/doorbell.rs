@@ -143,7 +143,8 @@ impl Doorbell {
         participant::me(self.queue.heap()).is_ok_and(|me| me == self.owner)
     }
 
-    /// Silences the bell until the next message, unless there is one already.
+    /// Silences the bell until the next message, unless there is one already: then makes sure that it has
+    /// rung, even if the one who put the message has not come to that yet.
     ///
     /// # Errors
     /// [`HeapError::Stale`] in a child of fork; if this process can get no slot.
@@ -152,7 +153,7 @@ impl Doorbell {
             return Err(HeapError::Stale);
         }
         if !self.queue.is_empty() || self.queue.is_closed() {
-            return Ok(());
+            return self.bell.ring_local().map_err(HeapError::os("write"));
         }
         let heap = self.queue.heap();
         self.bell.drain();

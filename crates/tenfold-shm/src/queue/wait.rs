@@ -7,7 +7,7 @@
 use core::time::Duration;
 
 use tenfold_sys::clock::Deadline;
-use tenfold_sys::futex;
+use tenfold_sys::{futex, interrupt};
 
 use super::{End, Queue, QueueError};
 use crate::error::Result;
@@ -72,6 +72,11 @@ impl Queue {
         };
         let idle = || shape.is_empty() && !shape.is_closed();
         self.wait(seat, shape.field(|s| &s.tail), deadline, idle)?;
+        if interrupt::has_given_up() {
+            // Nothing is taken for a caller that will not look at it.
+            self.pass_on(self.heap(), seat, shape.field(|s| &s.tail), shape.is_empty())?;
+            return Err(QueueError::TimedOut);
+        }
         match () {
             () if closed() => Err(QueueError::Closed),
             () if deadline.expired() && shape.is_empty() => Err(QueueError::TimedOut),
@@ -85,6 +90,10 @@ impl Queue {
         let Some(deadline) = deadline else { return Err(QueueError::Full) };
         let idle = || self.is_full() && !self.is_closed();
         self.wait(seat, self.shape.field(|s| &s.head), deadline, idle)?;
+        if interrupt::has_given_up() {
+            self.pass_on(self.heap(), seat, self.shape.field(|s| &s.head), self.is_full())?;
+            return Err(QueueError::TimedOut);
+        }
         match () {
             () if self.is_closed() => Err(QueueError::Closed),
             () if deadline.expired() && self.is_full() => Err(QueueError::TimedOut),
