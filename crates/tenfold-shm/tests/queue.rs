@@ -3,6 +3,7 @@
 #[path = "support/crash.rs"]
 mod crash;
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use crash::{Before, alone, in_child};
@@ -11,6 +12,7 @@ use tenfold_shm::participant::HeldCell;
 use tenfold_shm::queue::{Doorbell, Queue, QueueError};
 use tenfold_shm::{Handle, Heap, HeapError, ObjectKind};
 use tenfold_sys::clock::Deadline;
+use tenfold_sys::interrupt;
 use tenfold_sys::poll::wait_readable;
 
 const NEVER: Deadline = Deadline::never();
@@ -416,5 +418,50 @@ fn doorbells_of_the_dead_make_room() {
         put(&queue, 1);
         assert!(readable(&last, NEVER));
         assert!(bells.iter().all(|bell| readable(bell, NEVER)));
+    });
+}
+
+/// The queue that a listener changes.
+static HEARD: OnceLock<Queue> = OnceLock::new();
+
+fn put_one_and_give_up() -> bool {
+    put(HEARD.get().unwrap(), 1);
+    true
+}
+
+fn take_one_and_give_up() -> bool {
+    get(HEARD.get().unwrap());
+    true
+}
+
+#[test]
+fn nothing_is_taken_for_a_caller_that_has_given_up() {
+    alone(|heap| {
+        let queue = HEARD.get_or_init(|| queue(heap));
+        let long = Deadline::after(Duration::from_secs(1000));
+        let gets: [fn(&Queue, Deadline) -> Result<(), QueueError>; 3] = [
+            |queue, until| queue.get(until).map(drop),
+            |queue, until| queue.get_many(9, until).map(drop),
+            |queue, until| queue.wait_message(until),
+        ];
+        for take in gets {
+            assert_eq!(interrupt::listen(put_one_and_give_up, || take(queue, long)), Err(QueueError::TimedOut));
+            assert_eq!(queue.len(), 1, "the message is still there");
+            get(queue);
+        }
+    });
+}
+
+#[test]
+fn nothing_is_put_for_a_caller_that_has_given_up() {
+    alone(|heap| {
+        let queue = HEARD.get_or_init(|| Queue::create(heap, Some(1)).unwrap());
+        let long = Deadline::after(Duration::from_secs(1000));
+        for content in [&[7; 8][..], &[7; 5000]] {
+            put(queue, 1);
+            let failed = interrupt::listen(take_one_and_give_up, || queue.put(bytes(&[content]), long));
+            assert_eq!(failed, Err(QueueError::TimedOut));
+            assert!(queue.is_empty());
+        }
     });
 }
