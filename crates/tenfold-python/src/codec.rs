@@ -18,6 +18,7 @@ use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::type_object::{PyTypeCheck, PyTypeInfo};
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use smallvec::SmallVec;
 use tenfold_engine::Handle;
@@ -189,10 +190,7 @@ fn encode_plain(object: &Bound<'_, PyAny>, head: &mut Head, nested: bool) -> PyR
     Ok(Plain::Yes)
 }
 
-fn exactly<'a, 'py, T: pyo3::PyTypeInfo>(object: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, T>>
-where
-    T: pyo3::type_object::PyTypeCheck,
-{
+fn exactly<'a, 'py, T: PyTypeInfo + PyTypeCheck>(object: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, T>> {
     if object.is_exact_instance_of::<T>() { object.cast::<T>().ok() } else { None }
 }
 

@@ -4,12 +4,12 @@
 //!  python/tenfold     names, signatures, docstrings, what is borrowed from the standard library
 //!       │
 //!  family             who belongs to the program: joining, leaving, the warden
-//!  sync  queue  containers  data  pool        the native classes, each a thin shell around the engine's
+//!  sync  queues  containers  data  pool        the native classes, each a thin shell around the engine's
 //!       │
 //!  codec              objects ⇄ bytes: a native path for plain values, pickle for the rest
 //!  carrier            which handles a pickle mentions
 //!  waiting            every blocking call: lets go of the GIL, hears of signals
-//!  arguments          arguments as the standard library takes them
+//!  arguments  shell   what native classes have in common
 //!  errors             the engine's errors as Python's
 //! ```
 //!
@@ -21,7 +21,8 @@ mod carrier;
 mod codec;
 mod errors;
 mod family;
-mod queue;
+mod queues;
+mod shell;
 mod sync;
 mod waiting;
 
@@ -34,6 +35,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     family::register(module)?;
     codec::register(module)?;
     carrier::register(module)?;
-    queue::register(module)?;
+    queues::register(module)?;
     sync::register(module)
 }

@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use tenfold_engine::shm::sync::{self, BarrierWait};
 
-use super::shell::Shell;
+use crate::shell::Shell;
 use crate::waiting::{blocking, deadline};
 use crate::{carrier, errors, family};
 

@@ -9,8 +9,8 @@ use pyo3::types::{PyDict, PyTuple};
 use tenfold_engine::HeapError;
 use tenfold_engine::shm::sync::{self, Acquired, LetGo, UserLock};
 
-use super::shell::Shell;
 use super::{Lock, RLock};
+use crate::shell::Shell;
 use crate::waiting::{deadline, listening};
 use crate::{carrier, errors, family};
 

@@ -1,7 +1,6 @@
 //! Locks and meeting points: the native half of `tenfold.synchronize`.
 //!
 //! ```text
-//!  shell      how a native object finds its shared one
 //!  taking     acquire and release as Python's locks spell them: arguments, OwnerDied, the step without a wait
 //!  lock  rlock  semaphore  condition  event  barrier
 //! ```
@@ -15,7 +14,6 @@ mod event;
 mod lock;
 mod rlock;
 mod semaphore;
-mod shell;
 mod taking;
 
 use pyo3::prelude::*;

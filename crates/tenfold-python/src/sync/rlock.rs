@@ -4,8 +4,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use tenfold_engine::shm::sync;
 
-use super::shell::Shell;
-use super::taking::{self, Truth};
+use super::taking;
+use crate::arguments::Truth;
+use crate::shell::Shell;
 use crate::{carrier, errors, family};
 
 /// A lock among processes that the thread which holds it may take again, and alone may release.

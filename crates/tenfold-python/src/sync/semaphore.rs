@@ -10,8 +10,8 @@ use tenfold_engine::HeapError;
 use tenfold_engine::shm::sync::{self, SyncResult};
 use tenfold_engine::sys::clock::Deadline;
 
-use super::shell::Shell;
-use super::taking::Truth;
+use crate::arguments::Truth;
+use crate::shell::Shell;
 use crate::waiting::{blocking, deadline};
 use crate::{carrier, errors, family};
 

@@ -7,20 +7,9 @@ use tenfold_engine::HeapError;
 use tenfold_engine::shm::sync::{Acquired, Lock, RLock, SyncResult};
 use tenfold_engine::sys::clock::Deadline;
 
+use crate::arguments::Truth;
 use crate::errors;
 use crate::waiting::{blocking, deadline};
-
-/// An argument of which only the truth matters, as in `acquire(1)`.
-#[derive(Clone, Copy)]
-pub(super) struct Truth(pub(super) bool);
-
-impl<'py> FromPyObject<'_, 'py> for Truth {
-    type Error = PyErr;
-
-    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Truth> {
-        object.is_truthy().map(Truth)
-    }
-}
 
 /// What the two kinds of lock have in common.
 pub(super) trait Takes: Sync {

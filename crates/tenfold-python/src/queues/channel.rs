@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use tenfold_engine::shm::message::{Outgoing, Payload};
 use tenfold_engine::shm::queue::{Arrival, Queue, QueueError};
 use tenfold_engine::sys::clock::Deadline;
+use tenfold_engine::{Handle, HeapError};
 
 use super::bell::Bell;
 use crate::codec::{self, Encoded};
@@ -39,12 +40,12 @@ impl Channel {
         Ok(Channel::of(Queue::create(family::heap()?, capacity).map_err(errors::heap)?))
     }
 
-    /// A channel to the queue that a pickle mentions.
+    /// A channel to the queue behind a handle.
     ///
     /// # Errors
-    /// If it is gone.
-    pub(super) fn find(id: u64) -> PyResult<Arc<Channel>> {
-        Ok(Channel::of(Queue::from_handle(carrier::found(id)?).map_err(errors::heap)?))
+    /// If it is something else.
+    pub(super) fn open(handle: Handle) -> Result<Arc<Channel>, HeapError> {
+        Queue::from_handle(handle).map(Channel::of)
     }
 
     fn of(queue: Queue) -> Arc<Channel> {

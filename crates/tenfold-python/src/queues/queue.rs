@@ -1,9 +1,9 @@
 //! `Queue` and `JoinableQueue`.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
 
-use pyo3::exceptions::{PyException, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 use tenfold_engine::shm::queue::QueueError;
@@ -12,6 +12,7 @@ use tenfold_engine::sys::process;
 use super::channel::{Channel, failed_get, failed_put};
 use super::ends::{Reader, Writer};
 use crate::arguments::Truth;
+use crate::shell::Shell;
 use crate::waiting::{blocking, deadline};
 use crate::{codec, errors};
 
@@ -20,7 +21,7 @@ use crate::{codec, errors};
 /// What only a joinable queue has is here with an underscore.
 #[pyclass(subclass, frozen, module = "tenfold._native")]
 pub(crate) struct Queue {
-    channel: OnceLock<Arc<Channel>>,
+    channel: Shell<Arc<Channel>>,
     /// The process that has closed the queue for itself; a child that it forks later may use it.
     closed_in: AtomicU32,
     /// Whether something was put by this process: the close of an unused queue leaves it readable, as in the standard
@@ -31,7 +32,7 @@ pub(crate) struct Queue {
 impl Queue {
     #[inline]
     fn channel(&self) -> PyResult<&Arc<Channel>> {
-        self.channel.get().ok_or_else(|| PyRuntimeError::new_err("Queue.__init__() was not called"))
+        self.channel.get()
     }
 
     /// The channel of a queue that is not closed.
@@ -82,12 +83,12 @@ impl Queue {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Queue {
-        Queue { channel: OnceLock::new(), closed_in: AtomicU32::new(0), used: AtomicBool::new(false) }
+        Queue { channel: Shell::empty(), closed_in: AtomicU32::new(0), used: AtomicBool::new(false) }
     }
 
     /// Makes the shared queue, for at most `maxsize` objects; without a limit if that is not positive.
     fn _create(&self, maxsize: i64) -> PyResult<()> {
-        let _ = self.channel.set(Channel::create(maxsize)?);
+        self.channel.fill(Channel::create(maxsize)?);
         Ok(())
     }
 
@@ -97,8 +98,7 @@ impl Queue {
     }
 
     fn __setstate__(&self, state: (u64,)) -> PyResult<()> {
-        let _ = self.channel.set(Channel::find(state.0)?);
-        Ok(())
+        self.channel.find(state.0, Channel::open)
     }
 
     /// Put an object at the end. It is pickled here and now: what cannot be is an error of this call.

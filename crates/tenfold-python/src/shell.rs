@@ -9,10 +9,10 @@ use tenfold_engine::{Handle, HeapError};
 use crate::{carrier, errors};
 
 /// A place for the engine's object, filled once.
-pub(super) struct Shell<T>(OnceLock<T>);
+pub(crate) struct Shell<T>(OnceLock<T>);
 
 impl<T> Shell<T> {
-    pub(super) const fn empty() -> Shell<T> {
+    pub(crate) const fn empty() -> Shell<T> {
         Shell(OnceLock::new())
     }
 
@@ -21,12 +21,12 @@ impl<T> Shell<T> {
     /// # Errors
     /// If nothing has filled the shell.
     #[inline]
-    pub(super) fn get(&self) -> PyResult<&T> {
+    pub(crate) fn get(&self) -> PyResult<&T> {
         self.0.get().ok_or_else(|| PyRuntimeError::new_err("__init__() of this object was not called"))
     }
 
     /// Fills an empty shell; one that is full stays as it is.
-    pub(super) fn fill(&self, object: T) {
+    pub(crate) fn fill(&self, object: T) {
         let _ = self.0.set(object);
     }
 
@@ -34,7 +34,7 @@ impl<T> Shell<T> {
     ///
     /// # Errors
     /// If it is gone, or another kind of object.
-    pub(super) fn find(&self, id: u64, open: impl FnOnce(Handle) -> Result<T, HeapError>) -> PyResult<()> {
+    pub(crate) fn find(&self, id: u64, open: impl FnOnce(Handle) -> Result<T, HeapError>) -> PyResult<()> {
         self.fill(open(carrier::found(id)?).map_err(errors::heap)?);
         Ok(())
     }

@@ -1,25 +1,25 @@
 //! `SimpleQueue`.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::channel::Channel;
 use super::ends::{Reader, Writer};
 use crate::codec;
+use crate::shell::Shell;
 
 /// A queue with nothing but `put`, `get`, `empty` and `close`.
 #[pyclass(subclass, frozen, module = "tenfold._native")]
 pub(crate) struct SimpleQueue {
-    channel: OnceLock<Arc<Channel>>,
+    channel: Shell<Arc<Channel>>,
 }
 
 impl SimpleQueue {
     #[inline]
     fn channel(&self) -> PyResult<&Arc<Channel>> {
-        self.channel.get().ok_or_else(|| PyRuntimeError::new_err("SimpleQueue.__init__() was not called"))
+        self.channel.get()
     }
 }
 
@@ -28,12 +28,12 @@ impl SimpleQueue {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> SimpleQueue {
-        SimpleQueue { channel: OnceLock::new() }
+        SimpleQueue { channel: Shell::empty() }
     }
 
     /// Makes the shared queue.
     fn _create(&self) -> PyResult<()> {
-        let _ = self.channel.set(Channel::create(0)?);
+        self.channel.fill(Channel::create(0)?);
         Ok(())
     }
 
@@ -43,8 +43,7 @@ impl SimpleQueue {
     }
 
     fn __setstate__(&self, state: (u64,)) -> PyResult<()> {
-        let _ = self.channel.set(Channel::find(state.0)?);
-        Ok(())
+        self.channel.find(state.0, Channel::open)
     }
 
     /// Put an object at the end. Never waits.
