@@ -6,6 +6,8 @@ All public names of `multiprocessing` are here, with the same signatures and mea
 or `python -m tenfold program.py`, makes `import multiprocessing` itself mean this package.
 """
 
+import importlib
+
 from . import context, process, reduction  # noqa: F401  (attributes of multiprocessing, too)
 from ._alias import install  # noqa: F401
 
@@ -15,3 +17,31 @@ globals().update((name, getattr(context._default_context, name)) for name in __a
 # Levels of multiprocessing's logger below those of `logging`.
 SUBDEBUG = 5
 SUBWARNING = 25
+
+_SUBMODULES = {
+    "connection",
+    "dummy",
+    "forkserver",
+    "heap",
+    "managers",
+    "pool",
+    "popen_fork",
+    "popen_forkserver",
+    "popen_spawn_posix",
+    "queues",
+    "resource_sharer",
+    "resource_tracker",
+    "shared_memory",
+    "sharedctypes",
+    "spawn",
+    "synchronize",
+    "util",
+}
+
+
+def __getattr__(name):
+    # `multiprocessing.util` and others come into being as the standard library's modules import
+    # each other, and programs rely on that. Ours import less, so they are made when asked for.
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -228,3 +228,16 @@ import multiprocessing.spawn
 new = {name for name in set(sys.modules) - before if "multiprocessing" not in name}
 assert {name for name in new if not name.startswith("tenfold")} == set(), new
 """)
+
+
+def test_submodules_are_attributes_without_an_import(python):
+    """In the standard library most of them are, as its modules import each other."""
+    python("""
+import tenfold
+tenfold.install()
+import multiprocessing
+for name in "util pool connection queues synchronize managers shared_memory dummy".split():
+    assert getattr(multiprocessing, name) is __import__("multiprocessing." + name, fromlist=["x"])
+assert not hasattr(multiprocessing, "nowhere")
+assert not hasattr(multiprocessing, "_family")
+""")
