@@ -168,6 +168,10 @@ kill_points! {
     BoardResultCommitted = "board.result-committed",
     /// A batch is finished, nobody is woken yet.
     BoardBatchDone = "board.batch-done",
+    /// An item of an open batch is published, no worker is told.
+    BoardItemPublished = "board.item-published",
+    /// A worker has unlinked a batch and not looked again whether it has got items.
+    BoardUnlinked = "board.unlinked",
     /// A dead worker's batch has been taken from it and is not yet back on the board.
     BoardReclaimed = "board.reclaimed",
 }

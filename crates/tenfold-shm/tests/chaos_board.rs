@@ -6,7 +6,7 @@
 mod crash;
 
 use crash::{Before, KILLED, alone, in_child};
-use tenfold_shm::board::{Batch, BatchPlan, Board, Outcome, TaskInput};
+use tenfold_shm::board::{Batch, BatchPlan, Board, OpenBatch, Outcome, Preamble, TaskInput};
 use tenfold_shm::kill_point::{self, KillPoint};
 use tenfold_shm::message::Outgoing;
 use tenfold_shm::participant;
@@ -15,9 +15,26 @@ use tenfold_sys::process::ExitStatus;
 
 const ITEMS: u64 = 7;
 
-/// A plan of seven tasks: short and long inputs, one with a handle.
+/// The input of a task: short or long.
+fn input(n: u64) -> Vec<u8> {
+    let mut bytes = n.to_le_bytes().to_vec();
+    match n {
+        2 => bytes.resize(10_000, 1),
+        3 => {}
+        _ => bytes.resize(8 + 11 * n as usize, 2),
+    }
+    bytes
+}
+
+/// The handles in it.
+fn handles_of(n: u64, handle: &Handle) -> &[Handle] {
+    if n == 3 { std::slice::from_ref(handle) } else { &[] }
+}
+
+/// A plan of seven tasks: short and long inputs, one with a handle; a preamble with one, too.
 fn plan(raw: bool, cancellable: bool, chunk_len: u32, handle: &Handle) -> BatchPlan {
     let mut plan = BatchPlan::default();
+    plan.preamble = Preamble::Message(b"in common".to_vec(), vec![handle.clone()]);
     plan.cancellable = cancellable;
     plan.chunk_len = chunk_len;
     if raw {
@@ -28,17 +45,33 @@ fn plan(raw: bool, cancellable: bool, chunk_len: u32, handle: &Handle) -> BatchP
         return plan;
     }
     for n in 0..ITEMS {
-        let mut bytes = n.to_le_bytes().to_vec();
-        match n {
-            2 => bytes.resize(10_000, 1),
-            3 => plan.push(&bytes, std::slice::from_ref(handle)),
-            _ => bytes.resize(8 + 11 * n as usize, 2),
-        }
-        if n != 3 {
-            plan.push(&bytes, &[]);
-        }
+        plan.push(&input(n), handles_of(n, handle));
     }
     plan
+}
+
+/// A batch of a plan on the board.
+fn submitted(heap: Heap, board: &Board, plan: &BatchPlan) -> Batch {
+    let batch = Batch::create(heap, board.handle(), plan).unwrap();
+    board.submit(&batch).unwrap();
+    batch
+}
+
+/// An open batch on the board, to which the same tasks are added one by one.
+fn opened(heap: Heap, board: &Board, handle: &Handle) -> Batch {
+    let mut plan = BatchPlan::default();
+    plan.tell_each = true;
+    let first = submitted(heap, board, &self::plan(true, false, 1, handle));
+    plan.preamble = Preamble::Of(first);
+    let mut open = OpenBatch::create(heap, board.handle(), &plan, ITEMS as usize, 1000).unwrap();
+    for n in 0..ITEMS {
+        let input = input(n);
+        let item = open.push(Outgoing { parts: &[&input], handles: handles_of(n, handle) }).unwrap();
+        assert_eq!(item, Some(n as usize));
+        board.announce(&open).unwrap();
+    }
+    assert!(open.push(Outgoing { parts: &[b"more"], handles: &[] }).unwrap().is_none());
+    open.batch().clone()
 }
 
 /// Does what a worker does: the result of `n` is `n * n`, short for even ones, long for odd ones,
@@ -46,6 +79,8 @@ fn plan(raw: bool, cancellable: bool, chunk_len: u32, handle: &Handle) -> BatchP
 fn work(board: &Board, handle: &Handle) {
     board.join_as_worker().unwrap();
     while let Some(mut chunk) = board.claim().unwrap() {
+        let preamble = chunk.preamble().unwrap().expect("a preamble");
+        assert_eq!(chunk.read_preamble(preamble).unwrap(), (b"in common".to_vec(), vec![handle.clone()]));
         while let Some(input) = chunk.begin().unwrap() {
             let bytes = match input {
                 TaskInput::Inline(bytes) => bytes,
@@ -58,7 +93,7 @@ fn work(board: &Board, handle: &Handle) {
             let square = (n * n).to_le_bytes();
             let long = [&square[..], &[9; 100]].concat();
             match n {
-                5 => chunk.commit_failure(b"five").unwrap(),
+                5 => chunk.commit_failure(Outgoing { parts: &[b"five"], handles: &[] }).unwrap(),
                 3 => {
                     let handles = std::slice::from_ref(handle);
                     chunk.commit(Outgoing { parts: &[&long], handles }).unwrap();
@@ -67,7 +102,7 @@ fn work(board: &Board, handle: &Handle) {
                 _ => chunk.commit(Outgoing { parts: &[&long], handles: &[] }).unwrap(),
             }
         }
-        board.tell(&chunk).unwrap();
+        board.tell(&chunk);
     }
     board.leave().unwrap();
 }
@@ -84,11 +119,11 @@ fn results(batch: &Batch) -> Vec<Option<u64>> {
                 assert_eq!(handles.len(), usize::from(bytes[0] == 9));
                 number(&bytes)
             }
-            Outcome::Failed(text) => {
+            Outcome::Failed(text, _) => {
                 assert_eq!(text, b"five");
                 Some(25)
             }
-            Outcome::Died(status) => {
+            Outcome::Died { status, .. } => {
                 assert_eq!(status, Some(KILLED));
                 None
             }
@@ -137,17 +172,21 @@ fn worker_killed_at(point: KillPoint) -> u32 {
         {
             // What is made once, and kept.
             let board = Board::create(heap, 1).unwrap();
-            board.submit(&Batch::create(heap, board.handle(), &plan(false, true, 1, handle)).unwrap()).unwrap();
+            submitted(heap, &board, &plan(false, true, 1, handle));
+            opened(heap, &board, handle);
             in_child(|| work(&board, handle)).succeeds();
             crash::sweep(heap);
         }
         let before = Before::of(heap);
-        for (raw, cancellable, chunk_len) in [(false, true, 1), (false, false, 3), (true, false, 2)] {
+        let open = (false, false, 0);
+        for (raw, cancellable, chunk_len) in [(false, true, 1), (false, false, 3), (true, false, 2), open] {
             let mut passes = 0;
             loop {
                 let board = Board::create(heap, 1).unwrap();
-                let batch = Batch::create(heap, board.handle(), &plan(raw, cancellable, chunk_len, handle)).unwrap();
-                board.submit(&batch).unwrap();
+                let batch = match chunk_len {
+                    0 => opened(heap, &board, handle),
+                    _ => submitted(heap, &board, &plan(raw, cancellable, chunk_len, handle)),
+                };
                 let killed = child(heap, point, passes, || work(&board, handle));
                 // Another worker finishes.
                 in_child(|| work(&board, handle)).succeeds();
@@ -177,10 +216,11 @@ fn submitter_killed_at(point: KillPoint) {
         let handle = other.handle();
         let round = |heap: Heap| {
             let board = Board::create(heap, 1).unwrap();
-            let batch = Batch::create(heap, board.handle(), &plan(false, true, 1, handle)).unwrap();
-            board.submit(&batch).unwrap();
+            let batches = [submitted(heap, &board, &plan(false, true, 1, handle)), opened(heap, &board, handle)];
             work(&board, handle);
-            assert_eq!(results(&batch).len(), ITEMS as usize);
+            for batch in batches {
+                assert_eq!(results(&batch).len(), ITEMS as usize);
+            }
         };
         round(heap);
         in_child(|| round(heap)).succeeds();
@@ -215,6 +255,7 @@ workers! {
     a_worker_dies_with_a_result_written: BoardResultWritten,
     a_worker_dies_after_its_commit: BoardResultCommitted,
     a_worker_dies_before_it_rings: BoardBatchDone,
+    a_worker_dies_having_unlinked: BoardUnlinked,
     a_worker_dies_with_a_lock: LockTaken,
     a_worker_dies_before_the_redo_record_counts: RedoWritten,
     a_worker_dies_with_a_redo_record: RedoCommitted,
@@ -235,6 +276,8 @@ macro_rules! submitters {
 
 submitters! {
     a_submitter_dies_with_a_batch: BoardBatchBuilt,
+    a_submitter_dies_with_an_item: BoardItemPublished,
+    a_submitter_dies_with_a_message: MessageWritten,
     a_submitter_dies_with_an_object: ObjectBuilt,
     a_submitter_dies_freeing: ObjectDying,
     a_submitter_dies_half_applied: RedoHalfApplied,
@@ -250,8 +293,7 @@ fn a_sweeper_dies_settling() {
         let handle = other.handle();
         for point in [KillPoint::BoardReclaimed, KillPoint::RedoHalfApplied, KillPoint::SweepLocksDone] {
             let board = Board::create(heap, 1).unwrap();
-            let batch = Batch::create(heap, board.handle(), &plan(false, false, 3, handle)).unwrap();
-            board.submit(&batch).unwrap();
+            let batch = submitted(heap, &board, &plan(false, false, 3, handle));
             let worker = in_child(|| {
                 kill_point::arm(KillPoint::BoardItemStarted, 2);
                 work(&board, handle);

@@ -27,7 +27,7 @@ use crate::launch::LaunchError;
 
 pub use failure::{Failure, FailureKind};
 pub use tenfold_shm::board;
-pub use worker::{TASK_FINGERPRINT, TaskEntry, TaskRun};
+pub use worker::{TASK_FINGERPRINT, TaskEntry, TaskRun, TimeLimit};
 
 /// Looks again this often before a waiter sleeps; each look is a pause.
 const SPINS: u32 = 400;

@@ -28,7 +28,7 @@ pub const TASK_FINGERPRINT: u64 = u64::from_le_bytes(*b"pooltask");
 #[derive(Debug)]
 pub struct TaskRun {
     chunk: Chunk,
-    timer: Option<KillTimer>,
+    limit: TimeLimit,
     /// Items that this worker may still begin.
     left: u64,
 }
@@ -55,31 +55,9 @@ impl TaskRun {
         let input = self.chunk.begin()?;
         if input.is_some() {
             self.left -= 1;
-            let limit = self.chunk.timeout();
-            if limit > 0 {
-                self.arm(limit)?;
-            }
+            self.limit.begin(&self.chunk)?;
         }
         Ok(input)
-    }
-
-    fn arm(&mut self, limit: u64) -> Result<(), HeapError> {
-        let timer = match self.timer.take() {
-            Some(timer) => timer,
-            None => KillTimer::new().map_err(HeapError::os("timer_create"))?,
-        };
-        self.chunk.note_deadline(clock::now().saturating_add(limit));
-        timer.arm(Duration::from_nanos(limit)).map_err(HeapError::os("timer_settime"))?;
-        self.timer = Some(timer);
-        Ok(())
-    }
-
-    fn disarm(&mut self) -> Result<(), HeapError> {
-        if let Some(timer) = &self.timer {
-            timer.disarm().map_err(HeapError::os("timer_settime"))?;
-            self.chunk.note_deadline(0);
-        }
-        Ok(())
     }
 
     /// Commits the running item's result. A result that does not fit into the heap becomes the
@@ -88,10 +66,10 @@ impl TaskRun {
     /// # Errors
     /// If not even the failure can be told.
     pub fn commit(&mut self, bytes: &[u8], handles: &[Handle]) -> Result<(), HeapError> {
-        self.disarm()?;
+        self.limit.end(&self.chunk)?;
         match self.chunk.commit(Outgoing { parts: &[bytes], handles }) {
             Ok(()) => Ok(()),
-            Err(error) => self.chunk.commit_failure(&Failure::new(FailureKind::Result, error.to_string()).to_bytes()),
+            Err(error) => self.report(&Failure::new(FailureKind::Result, error.to_string())),
         }
     }
 
@@ -100,8 +78,59 @@ impl TaskRun {
     /// # Errors
     /// If the heap has no room for the report.
     pub fn fail(&mut self, failure: &Failure) -> Result<(), HeapError> {
-        self.disarm()?;
-        self.chunk.commit_failure(&failure.to_bytes())
+        self.limit.end(&self.chunk)?;
+        self.report(failure)
+    }
+
+    fn report(&mut self, failure: &Failure) -> Result<(), HeapError> {
+        self.chunk.commit_failure(Outgoing { parts: &[&failure.to_bytes()], handles: &[] })
+    }
+}
+
+/// The time that the running item may take. When it is over, the process is killed.
+#[derive(Debug, Default)]
+pub struct TimeLimit {
+    timer: Option<KillTimer>,
+    running: bool,
+}
+
+impl TimeLimit {
+    /// An item of the chunk begins; the time runs, if the chunk's items have a limit.
+    ///
+    /// # Errors
+    /// If the system gives no timer.
+    #[inline]
+    pub fn begin(&mut self, chunk: &Chunk) -> Result<(), HeapError> {
+        match chunk.timeout() {
+            0 => Ok(()),
+            limit => self.arm(chunk, limit),
+        }
+    }
+
+    fn arm(&mut self, chunk: &Chunk, limit: u64) -> Result<(), HeapError> {
+        let timer = match self.timer.take() {
+            Some(timer) => timer,
+            None => KillTimer::new().map_err(HeapError::os("timer_create"))?,
+        };
+        chunk.note_deadline(clock::now().saturating_add(limit));
+        timer.arm(Duration::from_nanos(limit)).map_err(HeapError::os("timer_settime"))?;
+        self.timer = Some(timer);
+        self.running = true;
+        Ok(())
+    }
+
+    /// The item has ended in time.
+    ///
+    /// # Errors
+    /// If the timer cannot be stopped.
+    #[inline]
+    pub fn end(&mut self, chunk: &Chunk) -> Result<(), HeapError> {
+        if let (Some(timer), true) = (&self.timer, self.running) {
+            timer.disarm().map_err(HeapError::os("timer_settime"))?;
+            chunk.note_deadline(0);
+            self.running = false;
+        }
+        Ok(())
     }
 }
 
@@ -113,7 +142,7 @@ pub(super) fn work(board: &Board, max_tasks: u64) -> Result<(), HeapError> {
     board.join_as_worker()?;
     let mut entries: HashMap<u64, Option<TaskEntry>> = HashMap::new();
     let mut left = if max_tasks == 0 { u64::MAX } else { max_tasks };
-    let mut timer = None;
+    let mut limit = TimeLimit::default();
     while left > 0 {
         let Some(chunk) = board.claim()? else {
             if board.state() != BoardState::Open {
@@ -126,15 +155,15 @@ pub(super) fn work(board: &Board, max_tasks: u64) -> Result<(), HeapError> {
         let entry = *entries
             .entry(function)
             .or_insert_with(|| Exported::<TaskEntry>::at(function, TASK_FINGERPRINT).map(Exported::value));
-        let mut run = TaskRun { chunk, timer: timer.take(), left };
+        let mut run = TaskRun { chunk, limit, left };
         match entry {
             Some(entry) => run_chunk(entry, &mut run)?,
             None => refuse_chunk(&mut run)?,
         }
         left = run.left;
-        timer = run.timer;
+        limit = run.limit;
         if run.chunk.is_over() {
-            board.tell(&run.chunk)?;
+            board.tell(&run.chunk);
         } else {
             run.chunk.give_back();
         }

@@ -8,6 +8,8 @@
 //!    value:   up to 8 bytes of result, or a cell that owns the result's block
 //!    inputs:  raw: n numbers side by side; else n × {offset u32, length u32} and the bytes;
 //!             length u32::MAX: a cell at `offset` owns the input's block
+//!    head:    also a cell for the preamble, what all items have in common: a message, or another batch
+//!             that has it; and how many items are published: fewer than n in an open batch
 //! ```
 //!
 //! | status | meaning | value |
@@ -16,12 +18,13 @@
 //! | 1 | running (cancellable batches only) | nothing of meaning |
 //! | 2 | being cancelled: its worker is about to be killed | nothing of meaning |
 //! | 3 | half: run, its block is being written | a cell: empty or that block |
-//! | 4 | died: its worker was killed or crashed | exit status bits |
+//! | 4 | died: its worker was killed, crashed or exited | pid, exit status bits |
 //! | 5 | timed out | |
 //! | 6 | cancelled | |
 //! | 7 | failed: the function panicked or its result could not be sent | a cell: the error |
 //! | 8 | done, the result has a block | a cell: the result |
 //! | 9 + k | done, the result has k bytes (0 to 8) | those bytes |
+//! | 18 | done, the result is a word of the face's own | that word |
 //!
 //! *Killed here:* an item whose status is not final either was running (its worker's slot or its
 //! status says so) or goes back; [`super::settle`] does that.
@@ -44,6 +47,7 @@ pub(super) const CANCELLED: u8 = 6;
 pub(super) const FAILED: u8 = 7;
 pub(super) const DONE_BLOCK: u8 = 8;
 pub(super) const DONE: u8 = 9;
+pub(super) const DONE_WORD: u8 = DONE + SHORT as u8 + 1;
 
 pub(super) const CHUNK_FREE: u32 = 0;
 pub(super) const CHUNK_DONE: u32 = u32::MAX;
@@ -69,9 +73,17 @@ pub(super) struct Head {
     pub(super) base: AtomicU64,
     /// The board's id, which is not a reference.
     pub(super) board: AtomicU64,
+    /// Owns the message with what all items have in common, or refers to the batch that does.
+    pub(super) preamble: AtomicU64,
     pub(super) flags: AtomicU32,
     pub(super) bell: AtomicU32,
     pub(super) items: AtomicU32,
+    /// Items that workers may begin.
+    pub(super) published: AtomicU32,
+    /// Items that count as one task against what a worker may do.
+    pub(super) unit: AtomicU32,
+    /// Not zero if the pool's watcher wants to hear of results, too.
+    pub(super) watched: AtomicU32,
     pub(super) chunk_len: AtomicU32,
     pub(super) chunks: AtomicU32,
     /// The next chunk to try: a hint.
@@ -131,6 +143,13 @@ impl Tables {
         heap.word(self.values.offset() + 8 * item as u64)
     }
 
+    /// Chunks whose items are published.
+    pub(super) fn published(&self) -> usize {
+        let items = self.head.published.load(Ordering::SeqCst) as usize;
+        let len = (self.head.chunk_len.load(Ordering::Relaxed) as usize).max(1);
+        items.div_ceil(len).min(self.chunks.len())
+    }
+
     /// The items of a chunk.
     pub(super) fn range(&self, chunk: usize) -> core::ops::Range<usize> {
         let len = (self.head.chunk_len.load(Ordering::Relaxed) as usize).max(1);
@@ -147,10 +166,6 @@ pub(super) fn listed(heap: Heap, block: Block) -> Result<Word> {
     Ok(block.view::<Head>(heap, 0)?.field(|h| &h.listed))
 }
 
-pub(super) fn chunks(heap: Heap, block: Block) -> Result<u32> {
-    Ok(block.view::<Head>(heap, 0)?.chunks.load(Ordering::Relaxed))
-}
-
 pub(super) fn bell(tables: &Tables) -> usize {
     tables.head.bell.load(Ordering::Relaxed) as usize % super::BELLS
 }
@@ -161,7 +176,8 @@ pub(super) fn remaining(heap: Heap, block: Block) -> Result<u32> {
     if head.rescan.load(Ordering::SeqCst) != 0 {
         return Ok(2);
     }
-    Ok(head.chunks.load(Ordering::Relaxed).saturating_sub(head.cursor.load(Ordering::SeqCst)))
+    let published = head.published.load(Ordering::SeqCst).div_ceil(head.chunk_len.load(Ordering::Relaxed).max(1));
+    Ok(published.saturating_sub(head.cursor.load(Ordering::SeqCst)))
 }
 
 pub(super) fn input_entry(heap: Heap, block: Block, head: At<Head>, item: usize) -> Result<(u64, u32)> {
@@ -174,6 +190,7 @@ pub(super) fn input_entry(heap: Heap, block: Block, head: At<Head>, item: usize)
 pub(crate) fn dismantle(heap: Heap, seat: Seat, block: Block) -> Result<()> {
     let tables = Tables::of(heap, block)?;
     object::release(heap, seat, tables.head.field(|h| &h.next))?;
+    object::release(heap, seat, tables.head.field(|h| &h.preamble))?;
     for (item, status) in tables.status.iter().enumerate() {
         let value = tables.value(heap, item)?;
         if matches!(status.load(Ordering::Acquire), HALF | FAILED | DONE_BLOCK) {

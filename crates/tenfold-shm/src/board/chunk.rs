@@ -10,8 +10,8 @@
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use super::batch::{
-    BOXED, CANCELLABLE, CANCELLED, CHUNK_DONE, CHUNK_FREE, DONE, DONE_BLOCK, FAILED, HALF, PENDING, RAW_INPUTS,
-    RUNNING, SHORT, TELL_EACH, Tables, input_entry,
+    BOXED, CANCELLABLE, CANCELLED, CHUNK_DONE, CHUNK_FREE, DONE, DONE_BLOCK, DONE_WORD, FAILED, HALF, Head, PENDING,
+    RAW_INPUTS, RUNNING, SHORT, TELL_EACH, Tables, input_entry,
 };
 use super::{DEADLINE_WORD, RUNNING_WORD};
 use crate::error::{HeapError, Result};
@@ -19,7 +19,7 @@ use crate::heap::block::Block;
 use crate::heap::{At, BlockId, Heap, Word};
 use crate::kill_point::{KillPoint, reach};
 use crate::message::{self, Outgoing};
-use crate::object::Handle;
+use crate::object::{Handle, ObjectKind};
 use crate::participant::{self, Seat};
 
 /// A chunk of a batch that this process works on.
@@ -93,19 +93,23 @@ impl Chunk {
         let me = seat.identity().bits();
         let head = tables.head;
         loop {
-            let mut index = head.cursor.fetch_add(1, Ordering::SeqCst) as usize;
-            if index >= tables.chunks.len() {
-                // Keep the cursor from running away.
-                head.cursor.store(tables.chunks.len() as u32, Ordering::SeqCst);
-                if head.rescan.swap(0, Ordering::SeqCst) == 0 {
-                    return Ok(None);
+            let published = tables.published();
+            let step = |cursor: u32| ((cursor as usize) < published).then_some(cursor + 1);
+            let index = match head.cursor.fetch_update(Ordering::SeqCst, Ordering::SeqCst, step) {
+                Ok(index) => index as usize,
+                Err(_) => {
+                    if head.rescan.swap(0, Ordering::SeqCst) == 0 {
+                        return Ok(None);
+                    }
+                    let mut chunks = tables.chunks[..published].iter();
+                    let Some(found) = chunks.position(|c| c.load(Ordering::Acquire) == CHUNK_FREE) else {
+                        return Ok(None);
+                    };
+                    // There may be more than this one.
+                    head.rescan.store(1, Ordering::SeqCst);
+                    found
                 }
-                let free = tables.chunks.iter().position(|c| c.load(Ordering::Acquire) == CHUNK_FREE);
-                let Some(found) = free else { return Ok(None) };
-                // There may be more than this one.
-                head.rescan.store(1, Ordering::SeqCst);
-                index = found;
-            }
+            };
             let word = &tables.chunks[index];
             if word.compare_exchange(CHUNK_FREE, me, Ordering::AcqRel, Ordering::Acquire).is_err() {
                 continue;
@@ -134,6 +138,31 @@ impl Chunk {
     /// Nanoseconds that one item may take; 0 for no limit.
     pub fn timeout(&self) -> u64 {
         self.tables.head.timeout.load(Ordering::Relaxed)
+    }
+
+    /// How many items count as one task against what a worker may do.
+    pub fn unit(&self) -> u32 {
+        self.tables.head.unit.load(Ordering::Relaxed).max(1)
+    }
+
+    /// What all items of the job have in common, as the id of a message that is there as long as the
+    /// chunk, and that is the same for all batches of the job.
+    ///
+    /// # Errors
+    /// If the heap is corrupt.
+    pub fn preamble(&self) -> Result<Option<BlockId>> {
+        let named = |head: At<Head>| BlockId::from_bits(head.preamble.load(Ordering::Acquire));
+        let Some(id) = named(self.tables.head) else { return Ok(None) };
+        let block = self.heap.block(id)?;
+        if block.kind == ObjectKind::Batch as u8 { Ok(named(block.view::<Head>(self.heap, 0)?)) } else { Ok(Some(id)) }
+    }
+
+    /// The bytes of the preamble, and the handles inside them.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn read_preamble(&self, id: BlockId) -> Result<(Vec<u8>, Vec<Handle>)> {
+        message::read_in_place(self.heap, id)
     }
 
     /// The number of the running item in its job.
@@ -185,6 +214,14 @@ impl Chunk {
     /// # Errors
     /// If the heap is corrupt.
     pub fn begin(&mut self) -> Result<Option<TaskInput>> {
+        match self.begin_item() {
+            Some(item) => self.input(item).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// As [`Chunk::begin`]; the input is to be had by [`Chunk::with_input`].
+    pub fn begin_item(&mut self) -> Option<usize> {
         while self.next < self.end {
             let item = self.next;
             let status = &self.tables.status[item];
@@ -200,25 +237,48 @@ impl Chunk {
             self.next += 1;
             if begun {
                 reach(KillPoint::BoardItemStarted);
-                return self.input(item).map(Some);
+                return Some(item);
             }
         }
         self.running.store(0, Ordering::Relaxed);
-        Ok(None)
+        None
+    }
+
+    /// Calls `f` with the input of an item, where it lies if it is short, and the handles inside it.
+    ///
+    /// # Errors
+    /// If the heap is corrupt.
+    pub fn with_input<R>(&self, item: usize, f: impl FnOnce(&[u8], Vec<Handle>) -> R) -> Result<R> {
+        let (at, len) = self.input_place(item)?;
+        if len == BOXED {
+            let (bytes, handles) = self.boxed_input(at)?;
+            return Ok(f(&bytes, handles));
+        }
+        let address = self.block.address(self.heap, at, u64::from(len))?;
+        // SAFETY: in bounds of a window that is never unmapped. An input is written before its item is
+        // published and never changed; the worker's cell holds the batch.
+        Ok(f(unsafe { core::slice::from_raw_parts(address.as_ptr(), len as usize) }, Vec::new()))
+    }
+
+    /// Where an item's input is, and how long.
+    fn input_place(&self, item: usize) -> Result<(u64, u32)> {
+        let head = self.tables.head;
+        match head.stride.load(Ordering::Relaxed) {
+            0 => input_entry(self.heap, self.block, head, item),
+            stride => Ok((u64::from(head.input_at.load(Ordering::Relaxed)) + u64::from(stride) * item as u64, stride)),
+        }
+    }
+
+    fn boxed_input(&self, at: u64) -> Result<(Vec<u8>, Vec<Handle>)> {
+        let cell = self.block.word(self.heap, at)?;
+        let id = BlockId::from_bits(cell.load(Ordering::Acquire)).ok_or(HeapError::Stale)?;
+        message::read_in_place(self.heap, id)
     }
 
     fn input(&self, item: usize) -> Result<TaskInput> {
-        let head = self.tables.head;
-        let stride = head.stride.load(Ordering::Relaxed);
-        let (at, len) = if stride > 0 {
-            (u64::from(head.input_at.load(Ordering::Relaxed)) + u64::from(stride) * item as u64, stride)
-        } else {
-            input_entry(self.heap, self.block, head, item)?
-        };
+        let (at, len) = self.input_place(item)?;
         if len == BOXED {
-            let cell = self.block.word(self.heap, at)?;
-            let id = BlockId::from_bits(cell.load(Ordering::Acquire)).ok_or(HeapError::Stale)?;
-            let (bytes, handles) = message::read_in_place(self.heap, id)?;
+            let (bytes, handles) = self.boxed_input(at)?;
             return Ok(TaskInput::Boxed(bytes, handles));
         }
         if u64::from(len) > self.block.len() {
@@ -258,14 +318,27 @@ impl Chunk {
         Ok(())
     }
 
+    /// Commits the running item's result, a word that means something to the face only.
+    ///
+    /// # Errors
+    /// If the heap is corrupt.
+    pub fn commit_word(&mut self, word: u64) -> Result<()> {
+        let Some(item) = self.item() else { return Ok(()) };
+        self.tables.value(self.heap, item)?.store(word, Ordering::Relaxed);
+        reach(KillPoint::BoardResultWritten);
+        self.advance(item, DONE_WORD);
+        self.end_item();
+        Ok(())
+    }
+
     /// Commits that the running item failed, with the face's message.
     ///
     /// # Errors
     /// If the heap has no room for the message.
-    pub fn commit_failure(&mut self, message: &[u8]) -> Result<()> {
+    pub fn commit_failure(&mut self, message: Outgoing<'_>) -> Result<()> {
         let Some(item) = self.item() else { return Ok(()) };
         let value = self.tables.value(self.heap, item)?;
-        self.write_block(item, value, Outgoing { parts: &[message], handles: &[] }, FAILED)?;
+        self.write_block(item, value, message, FAILED)?;
         self.end_item();
         Ok(())
     }
@@ -317,8 +390,9 @@ impl Chunk {
         self.tables.head.rescan.store(1, Ordering::SeqCst);
     }
 
-    /// Ends the chunk. Returns the bell to ring, if somebody may wait for just this.
-    pub(super) fn finished(&self) -> Result<Option<usize>> {
+    /// Ends the chunk. Returns the bell to ring if somebody may wait for just this, and whether the
+    /// watcher does.
+    pub(super) fn finished(&self) -> Option<(usize, bool)> {
         let head = self.tables.head;
         self.running.store(0, Ordering::Relaxed);
         self.tables.chunks[self.chunk].store(CHUNK_DONE, Ordering::Release);
@@ -326,6 +400,6 @@ impl Chunk {
         reach(KillPoint::BoardBatchDone);
         let each = head.flags.load(Ordering::Relaxed) & TELL_EACH != 0;
         let all = finished as usize >= self.tables.chunks.len();
-        Ok((each || all).then(|| head.bell.load(Ordering::SeqCst) as usize))
+        (each || all).then(|| (head.bell.load(Ordering::SeqCst) as usize, head.watched.load(Ordering::SeqCst) != 0))
     }
 }

@@ -19,11 +19,12 @@
 
 mod batch;
 mod chunk;
+mod open;
 mod plan;
 mod settle;
 mod submitted;
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
 use tenfold_sys::clock::Deadline;
@@ -40,7 +41,8 @@ use crate::participant::{self, Death, Identity, Seat, seat};
 
 pub(crate) use batch::dismantle as dismantle_batch;
 pub use chunk::{Chunk, RawInputs, TaskInput};
-pub use plan::BatchPlan;
+pub use open::OpenBatch;
+pub use plan::{BatchPlan, Preamble};
 pub(crate) use settle::worker_died;
 pub use submitted::{Batch, Cancel, Outcome};
 
@@ -87,6 +89,8 @@ struct Shape {
     lock: InternalLock,
     first: AtomicU64,
     last: AtomicU64,
+    /// A batch that is leaving the chain of a board that nobody needs any more.
+    leaving: AtomicU64,
     reason: AtomicU64,
     recipe: AtomicU64,
     state: AtomicU32,
@@ -324,7 +328,21 @@ impl Board {
         let seat = seat(heap)?;
         let transit = seat.transit(0);
         batch.handle().refer_from(transit)?;
-        self.enlist(heap, seat, batch.block(), true)?;
+        self.enlist(heap, seat, batch.block(), true)
+    }
+
+    /// Tells the workers of an item that was added to an open batch.
+    ///
+    /// # Errors
+    /// If the heap is corrupt.
+    pub fn announce(&self, open: &OpenBatch) -> Result<()> {
+        let (heap, batch) = (self.heap(), open.batch());
+        // The item was published before this look; who unlinks the batch looks for items after it.
+        fence(Ordering::SeqCst);
+        if batch::listed(heap, batch.block())?.load(Ordering::SeqCst) == 0 {
+            return self.submit(batch);
+        }
+        self.call_workers(1);
         Ok(())
     }
 
@@ -363,7 +381,7 @@ impl Board {
             ]),
         }
         drop(guard);
-        self.call_workers(batch::chunks(heap, block)?);
+        self.call_workers(batch::remaining(heap, block)?);
         Ok(())
     }
 
@@ -438,10 +456,18 @@ impl Board {
                 Store::new(cell, id.bits()),
             ]);
             drop(guard);
-            if remaining == 1 {
-                return Ok(true);
+            reach(KillPoint::BoardUnlinked);
+            // An item that was added to an open batch meanwhile found it in the chain.
+            fence(Ordering::SeqCst);
+            match batch::remaining(heap, block)? {
+                0 => object::release(heap, seat, cell)?,
+                1 => return Ok(true),
+                _ => {
+                    object::add_ref(heap, seat, id, seat.transit(0))?;
+                    self.enlist(heap, seat, block, false)?;
+                    return Ok(true);
+                }
             }
-            object::release(heap, seat, cell)?;
         }
     }
 
@@ -496,18 +522,22 @@ impl Board {
         self.shape.first.load(Ordering::SeqCst) != 0
     }
 
+    /// Rings a bell if somebody waits at it.
+    pub fn ring_for_waiters(&self, bell: usize) {
+        let bell = &self.shape.get().bells[bell % BELLS];
+        if bell.waiters.load(Ordering::SeqCst) > 0 {
+            ring(bell);
+        }
+    }
+
     /// Rings the bell that `chunk`'s results are waited for at, if somebody waits and it is time.
-    ///
-    /// # Errors
-    /// If the heap is corrupt.
-    pub fn tell(&self, chunk: &Chunk) -> Result<()> {
-        if let Some(bell) = chunk.finished()? {
-            let bell = &self.shape.get().bells[bell % BELLS];
-            if bell.waiters.load(Ordering::SeqCst) > 0 {
-                ring(bell);
+    pub fn tell(&self, chunk: &Chunk) {
+        if let Some((bell, watched)) = chunk.finished() {
+            self.ring_for_waiters(bell);
+            if watched {
+                self.ring_for_waiters(WATCHER_BELL);
             }
         }
-        Ok(())
     }
 
     /// A worker has run its initializer and is ready for work.
@@ -580,7 +610,20 @@ pub(crate) fn owner_died(heap: Heap, death: &Death, block: Block) -> Result<()> 
 /// Frees what a board names.
 pub(crate) fn dismantle(heap: Heap, seat: Seat, block: Block) -> Result<()> {
     let shape = block.view::<Shape>(heap, 0)?;
-    object::release(heap, seat, shape.field(|s| &s.first))?;
+    let (first, leaving) = (shape.field(|s| &s.first), shape.field(|s| &s.leaving));
+    // One by one: a batch may lean on one that stands before it, which must not hold it then.
+    loop {
+        object::release(heap, seat, leaving)?;
+        let Some(id) = BlockId::from_bits(first.load(Ordering::Relaxed)) else { break };
+        let next = batch::next(heap, heap.block(id)?)?;
+        let guard = shape.field(|s| &s.lock).lock_from(heap, seat)?;
+        guard.commit([
+            Store::new(leaving, id.bits()),
+            Store::new(first, next.load(Ordering::Relaxed)),
+            Store::new(next, 0),
+        ]);
+        drop(guard);
+    }
     object::release(heap, seat, shape.field(|s| &s.recipe))?;
     object::release(heap, seat, shape.field(|s| &s.reason))
 }

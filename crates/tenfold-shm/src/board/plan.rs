@@ -13,7 +13,7 @@ use core::sync::atomic::Ordering;
 use super::batch::{BOXED, CANCELLABLE, Head, RAW_INPUTS, TELL_EACH, input_entry};
 use super::submitted::Batch;
 use crate::error::Result;
-use crate::heap::{Heap, WINDOW};
+use crate::heap::{At, Heap, WINDOW};
 use crate::kill_point::{KillPoint, reach};
 use crate::message::{self, Outgoing};
 use crate::object::{Handle, ObjectKind};
@@ -40,13 +40,103 @@ pub struct BatchPlan {
     pub bell: u32,
     /// Bytes of each item if all are numbers, side by side in `bytes`; else 0.
     pub stride: u32,
+    /// How many items count as one task against what a worker may do; 0 counts as 1.
+    pub unit: u32,
+    /// What all items of the job have in common.
+    pub preamble: Preamble,
     bytes: Vec<u8>,
     ends: Vec<u32>,
     boxed: Vec<(u32, Vec<u8>, Vec<Handle>)>,
 }
 
+/// What all items of a job have in common; a worker reads it once.
+#[derive(Debug, Clone, Default)]
+pub enum Preamble {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// These bytes, and the handles inside them.
+    Message(Vec<u8>, Vec<Handle>),
+    /// That of another batch of the job.
+    Of(Batch),
+}
+
+impl Preamble {
+    /// Puts it into a batch's cell.
+    fn write(&self, heap: Heap, batch: &Batch) -> Result<()> {
+        let cell = batch.tables.head.field(|h| &h.preamble);
+        match self {
+            Preamble::Nothing => {}
+            Preamble::Message(bytes, handles) => {
+                message::write(heap, seat(heap)?, Outgoing { parts: &[bytes], handles }, cell)?;
+            }
+            Preamble::Of(other) => other.handle().refer_from(cell)?,
+        }
+        Ok(())
+    }
+}
+
+/// Where the tables of a batch are.
+pub(super) struct Layout {
+    pub(super) items: usize,
+    chunk_len: usize,
+    chunks: usize,
+    status_at: usize,
+    attempts_at: usize,
+    value_at: usize,
+    pub(super) table_at: usize,
+    pub(super) bytes_at: usize,
+}
+
+impl Layout {
+    pub(super) fn of(items: usize, chunk_len: usize, plan: &BatchPlan) -> Layout {
+        let chunks = items.div_ceil(chunk_len);
+        let status_at = size_of::<Head>() + 4 * chunks;
+        let attempts_at = status_at + items;
+        let tables_end = attempts_at + if plan.retries > 0 { items } else { 0 };
+        let value_at = tables_end.next_multiple_of(8);
+        let table_at = value_at + 8 * items;
+        let bytes_at = if plan.stride > 0 { table_at } else { table_at + 8 * items };
+        Layout { items, chunk_len, chunks, status_at, attempts_at, value_at, table_at, bytes_at }
+    }
+
+    /// Bytes that a batch's block must have zeroed before [`Layout::fill_head`].
+    fn zeroed(&self) -> usize {
+        self.value_at
+    }
+
+    pub(super) fn fill_head(&self, head: At<Head>, board: &Handle, plan: &BatchPlan, published: usize) {
+        let flag = |on: bool, flag: u32| if on { flag } else { 0 };
+        let flags =
+            flag(plan.cancellable, CANCELLABLE) | flag(plan.tell_each, TELL_EACH) | flag(plan.stride > 0, RAW_INPUTS);
+        let words = [
+            (&head.flags, flags),
+            (&head.bell, plan.bell),
+            (&head.items, self.items as u32),
+            (&head.published, published as u32),
+            (&head.unit, plan.unit),
+            (&head.chunk_len, self.chunk_len as u32),
+            (&head.chunks, self.chunks as u32),
+            (&head.retries, u32::from(plan.retries)),
+            (&head.chunk_at, size_of::<Head>() as u32),
+            (&head.status_at, self.status_at as u32),
+            (&head.value_at, self.value_at as u32),
+            (&head.attempts_at, self.attempts_at as u32),
+            (&head.input_at, self.table_at as u32),
+            (&head.stride, plan.stride),
+        ];
+        for (word, value) in words {
+            word.store(value, Ordering::Relaxed);
+        }
+        head.function.store(plan.function, Ordering::Relaxed);
+        head.timeout.store(plan.timeout, Ordering::Relaxed);
+        head.base.store(plan.base, Ordering::Relaxed);
+        head.board.store(board.id().bits(), Ordering::Relaxed);
+    }
+}
+
 /// Inputs longer than this, or with handles, get a block of their own.
-const INPUT_INLINE: usize = 4096;
+pub(super) const INPUT_INLINE: usize = 4096;
 /// A batch takes no more items than fit into one window with their tables.
 const BATCH_BYTES: usize = WINDOW as usize - 1024;
 
@@ -111,42 +201,11 @@ impl Batch {
             0 => items.div_ceil(1 << 12).max(1),
             given => given as usize,
         };
-        let chunks = items.div_ceil(chunk_len);
-        let chunk_at = size_of::<Head>();
-        let status_at = chunk_at + 4 * chunks;
-        let attempts_at = status_at + items;
-        let zeroed = attempts_at + if plan.retries > 0 { items } else { 0 };
-        let value_at = zeroed.next_multiple_of(8);
-        let table_at = value_at + 8 * items;
-        let bytes_at = if plan.stride > 0 { table_at } else { table_at + 8 * items };
-        let total = bytes_at + plan.bytes.len();
-        let handle = Handle::create_with(heap, ObjectKind::Batch, total as u64, zeroed as u64, |block| {
-            let head = block.view::<Head>(heap, 0)?;
-            let flag = |on: bool, flag: u32| if on { flag } else { 0 };
-            let flags = flag(plan.cancellable, CANCELLABLE)
-                | flag(plan.tell_each, TELL_EACH)
-                | flag(plan.stride > 0, RAW_INPUTS);
-            let words = [
-                (&head.flags, flags),
-                (&head.bell, plan.bell),
-                (&head.items, items as u32),
-                (&head.chunk_len, chunk_len as u32),
-                (&head.chunks, chunks as u32),
-                (&head.retries, u32::from(plan.retries)),
-                (&head.chunk_at, chunk_at as u32),
-                (&head.status_at, status_at as u32),
-                (&head.value_at, value_at as u32),
-                (&head.attempts_at, attempts_at as u32),
-                (&head.input_at, table_at as u32),
-                (&head.stride, plan.stride),
-            ];
-            for (word, value) in words {
-                word.store(value, Ordering::Relaxed);
-            }
-            head.function.store(plan.function, Ordering::Relaxed);
-            head.timeout.store(plan.timeout, Ordering::Relaxed);
-            head.base.store(plan.base, Ordering::Relaxed);
-            head.board.store(board.id().bits(), Ordering::Relaxed);
+        let layout = Layout::of(items, chunk_len, plan);
+        let (table_at, bytes_at) = (layout.table_at, layout.bytes_at);
+        let total = (bytes_at + plan.bytes.len()) as u64;
+        let handle = Handle::create_with(heap, ObjectKind::Batch, total, layout.zeroed() as u64, |block| {
+            layout.fill_head(block.view::<Head>(heap, 0)?, board, plan, items);
             block.write(heap, bytes_at as u64, &plan.bytes)?;
             if plan.stride == 0 {
                 let mut from = 0;
@@ -164,12 +223,33 @@ impl Batch {
             Ok(())
         })?;
         let batch = Batch::from_handle(handle)?;
+        plan.preamble.write(heap, &batch)?;
         for (index, bytes, handles) in &plan.boxed {
             let (at, _) = input_entry(heap, batch.block(), batch.tables.head, *index as usize)?;
             let cell = batch.block().word(heap, at)?;
             message::write(heap, seat(heap)?, Outgoing { parts: &[bytes], handles }, cell)?;
         }
         reach(KillPoint::BoardBatchBuilt);
+        Ok(batch)
+    }
+
+    /// An empty batch with room for `items` items whose short inputs take `bytes` bytes; all else is as
+    /// the plan says.
+    pub(super) fn create_empty(
+        heap: Heap,
+        board: &Handle,
+        plan: &BatchPlan,
+        items: usize,
+        bytes: usize,
+    ) -> Result<Batch> {
+        let layout = Layout::of(items, 1, plan);
+        let total = (layout.bytes_at + bytes) as u64;
+        let handle = Handle::create_with(heap, ObjectKind::Batch, total, layout.bytes_at as u64, |block| {
+            layout.fill_head(block.view::<Head>(heap, 0)?, board, plan, 0);
+            Ok(())
+        })?;
+        let batch = Batch::from_handle(handle)?;
+        plan.preamble.write(heap, &batch)?;
         Ok(batch)
     }
 }

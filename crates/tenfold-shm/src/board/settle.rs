@@ -12,7 +12,7 @@ use core::sync::atomic::Ordering;
 use tenfold_sys::clock;
 
 use super::batch::{self, CANCELLED, CANCELLING, CHUNK_FREE, DIED, HALF, PENDING, RUNNING, TIMED_OUT, Tables};
-use super::{Board, DEADLINE_WORD, RUNNING_WORD};
+use super::{Board, DEADLINE_WORD, RUNNING_WORD, WATCHER_BELL};
 use crate::error::Result;
 use crate::heap::block::Block;
 use crate::heap::{BlockId, Heap};
@@ -53,7 +53,10 @@ pub(crate) fn worker_died(heap: Heap, seat: Seat, death: &Death, block: Block) -
     object::add_ref(heap, seat, block.id(), seat.transit(0))?;
     board.enlist(heap, seat, block, false)?;
     board.wake_workers(u32::MAX);
-    super::ring(&board.shape.get().bells[batch::bell(&tables)]);
+    board.ring(batch::bell(&tables));
+    if tables.head.watched.load(Ordering::SeqCst) != 0 {
+        board.ring(WATCHER_BELL);
+    }
     Ok(())
 }
 
@@ -82,7 +85,8 @@ fn settle_item(heap: Heap, seat: Seat, death: &Death, tables: &Tables, item: usi
             return Ok(());
         }
     }
-    value.store(death.status.map_or(0, |s| u64::from(s.to_bits())), Ordering::Relaxed);
+    let pid = u64::from(participant::roster(death.slot, heap).pid());
+    value.store(pid << 32 | death.status.map_or(0, |s| u64::from(s.to_bits())), Ordering::Relaxed);
     status.store(DIED, Ordering::Release);
     Ok(())
 }

@@ -5,10 +5,10 @@
 
 use core::sync::atomic::Ordering;
 
-use tenfold_sys::process::ExitStatus;
+use tenfold_sys::process::{ExitStatus, Pid};
 
 use super::batch::{
-    CANCELLED, CANCELLING, DIED, DONE, DONE_BLOCK, FAILED, HALF, PENDING, RUNNING, SHORT, TIMED_OUT, Tables,
+    CANCELLED, CANCELLING, DIED, DONE, DONE_BLOCK, DONE_WORD, FAILED, HALF, PENDING, RUNNING, SHORT, TIMED_OUT, Tables,
 };
 use crate::error::{HeapError, Result};
 use crate::heap::block::Block;
@@ -31,10 +31,18 @@ pub enum Outcome {
     Short([u8; SHORT], usize),
     /// Its result, and the handles inside it.
     Long(Vec<u8>, Vec<Handle>),
-    /// The function panicked, or its result could not be sent: the face's own message.
-    Failed(Vec<u8>),
+    /// Its result, a word of the face's own.
+    Word(u64),
+    /// The function panicked, or its result could not be sent: the face's own message, and the handles
+    /// inside it.
+    Failed(Vec<u8>, Vec<Handle>),
     /// Its worker died.
-    Died(Option<ExitStatus>),
+    Died {
+        /// How, if anybody saw it.
+        status: Option<ExitStatus>,
+        /// Its process id.
+        pid: Pid,
+    },
     /// It took too long and its worker was killed.
     TimedOut,
     /// It was cancelled.
@@ -79,6 +87,11 @@ impl Batch {
     /// Has another bell ring for it from now on. Look whether it is finished after this.
     pub fn redirect(&self, bell: usize) {
         self.tables.head.bell.store(bell as u32, Ordering::SeqCst);
+    }
+
+    /// Has the watcher's bell ring for it as well from now on. Look whether it is finished after this.
+    pub fn watch(&self) {
+        self.tables.head.watched.store(1, Ordering::SeqCst);
     }
 
     /// Whether item `item` has its final status.
@@ -129,10 +142,17 @@ impl Batch {
         };
         Ok(Some(match status {
             PENDING | RUNNING | CANCELLING | HALF => return Ok(None),
-            DIED => Outcome::Died(ExitStatus::from_bits(value.load(Ordering::Relaxed) as u32)),
+            DIED => {
+                let value = value.load(Ordering::Relaxed);
+                Outcome::Died { status: ExitStatus::from_bits(value as u32), pid: (value >> 32) as Pid }
+            }
             TIMED_OUT => Outcome::TimedOut,
             CANCELLED => Outcome::Cancelled,
-            FAILED => Outcome::Failed(owned(value)?.0),
+            FAILED => {
+                let (bytes, handles) = owned(value)?;
+                Outcome::Failed(bytes, handles)
+            }
+            DONE_WORD => Outcome::Word(value.load(Ordering::Relaxed)),
             DONE_BLOCK => {
                 let (bytes, handles) = owned(value)?;
                 Outcome::Long(bytes, handles)

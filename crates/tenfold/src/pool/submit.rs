@@ -192,8 +192,9 @@ pub(super) fn take<R: Message>(batch: &Batch, item: usize) -> Result<Option<R>> 
     match outcome {
         Outcome::Short(bytes, len) => payload::decode(&bytes[..len], Vec::new()).map(Some),
         Outcome::Long(bytes, handles) => payload::decode(&bytes, handles).map(Some),
-        Outcome::Failed(report) => Err(TaskError::from_failure(index, &report).into()),
-        Outcome::Died(status) => Err(TaskError::WorkerDied { index, status }.into()),
+        Outcome::Word(word) => payload::decode(&word.to_le_bytes(), Vec::new()).map(Some),
+        Outcome::Failed(report, _) => Err(TaskError::from_failure(index, &report).into()),
+        Outcome::Died { status, .. } => Err(TaskError::WorkerDied { index, status }.into()),
         Outcome::TimedOut => Err(TaskError::TimedOut { index }.into()),
         Outcome::Cancelled => Err(TaskError::Cancelled { index }.into()),
     }
