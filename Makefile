@@ -2,14 +2,18 @@
 #   make demo        the ten examples, then an index of real source files, with a worker killed half-way
 #   make test        all checks and tests; leaves no process and no file behind, and checks that too
 #   make bench-rust  tenfold beside its peers (ROWS="queue lock" PEERS="rayon" REPEAT=5)
+#   make wheel       the Python package, built and installed into target/venv
+#   make test-rust   make test-python   a half of the tests
 #   make lint        the checks alone
 
 CARGO ?= cargo
+PYTHON ?= python3
+VENV := target/venv
 EXAMPLES := $(basename $(notdir $(sort $(wildcard examples/*.rs))))
 # Seconds that the soak lasts.
 SOAK ?= 20
 
-.PHONY: demo test all-tests lint native bench-rust
+.PHONY: demo test all-tests test-rust test-python lint wheel native bench-rust
 
 demo:
 	@$(CARGO) build --quiet --package tenfold --examples
@@ -24,12 +28,29 @@ demo:
 test:
 	@python3 tools/leave_nothing.py $(MAKE) --no-print-directory all-tests
 
-all-tests: lint
+all-tests: lint test-rust test-python
+
+test-rust:
 	$(CARGO) test --workspace
 	$(CARGO) test --package tenfold-shm --package tenfold --features kill-points --test 'chaos_*'
 	TENFOLD_SOAK=$(SOAK) $(CARGO) test --package tenfold --test soak -- --nocapture
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --release --package tenfold-shm --lib loom
 	python3 tools/kill_points.py
+
+# A wheel, and a venv with it and all that its tests need.
+$(VENV)/ready: python/requirements-test.txt
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+wheel: $(VENV)/ready
+	@rm -rf target/wheels
+	@$(VENV)/bin/maturin build --quiet --release --out target/wheels
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps target/wheels/*.whl
+
+test-python: wheel
+	$(VENV)/bin/python -m pytest --quiet
+	$(VENV)/bin/python tools/cpython_suite.py
 
 # The native module into the source tree, for work on the Python half: PYTHONPATH=python python3 …
 native:

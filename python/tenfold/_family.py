@@ -1,24 +1,23 @@
 """Which processes belong to the program: what tenfold does around the start and the end of each.
 
-    parent                                        child
-    before_start: there is a heap and a warden
-    fork ───────────────────────────────────────▶ arrive_by_fork
-    exec, with the heap's descriptor ───────────▶ arrive(invitation)
-    reaped(pid, status) ◀─────────────────────────  leave(code), exit
+parent                                        child
+before_start: there is a heap and a warden
+fork ───────────────────────────────────────▶ settle(daemon)
+exec, with the heap's descriptor ───────────▶ arrive(invitation), later settle(daemon)
+reaped(pid, status) ◀─────────────────────────  leave(code), exit
 """
 
 import os
 import sys
-from multiprocessing import spawn, util
 
-from . import _native
+from . import _native, util
 
-__all__ = ["arrive", "arrive_by_fork", "before_start", "invitation", "leave", "reaped"]
+__all__ = ["arrive", "before_start", "carry", "invitation", "leave", "reaped", "settle"]
 
 reaped = _native.reaped
 leave = _native.leave
 
-# A bare interpreter: it loads one extension module and nothing else, and never runs Python code again.
+# A bare interpreter: it loads one extension module, and never runs Python code again.
 _WARDEN = """\
 import _imp, sys
 from importlib.machinery import ModuleSpec
@@ -30,35 +29,43 @@ native.run_warden(sys.argv[2])
 
 
 def _start_warden(invitation, fd):
+    from . import spawn
+
     command = [spawn.get_executable(), "-I", "-S", "-c", _WARDEN, _native.__file__, invitation]
     return util.spawnv_passfds(command[0], command, [fd])
 
 
 def before_start():
-    """Make sure that somebody will end what is about to be started, should this program be killed."""
+    """See to it that somebody ends what is about to be started, if this program is killed."""
+    from . import spawn
+
     if spawn.get_executable() and not getattr(sys, "frozen", False):
         _native.ensure_warden(_start_warden)
 
 
 def invitation():
-    """Return what lets an exec'd child join the family: a text, and the descriptor that it must inherit."""
+    """Return what an exec'd child needs to join: a text, and a descriptor to inherit."""
     return _native.invite()
 
 
-def arrive(invitation, daemon):
-    """Join the family. In a child that was exec'd or comes from the fork server, before it unpickles anything."""
-    _or_exit(_native.join, invitation, daemon=daemon)
+def carry(function):
+    """Call `function`, which may pickle shared objects; they live as long as what is returned."""
+    return _native.carry(function)[1]
 
 
-def arrive_by_fork(daemon):
-    """Take up this process's place in the family. In a child of fork, before it runs anything."""
+def arrive(invitation):
+    """Join the family, in a child that was exec'd or that the fork server made."""
+    _or_exit(_native.join, invitation)
+
+
+def settle(daemon):
+    """Take up this process's place in the family, in a child, before it runs the program's code."""
     _or_exit(_native.settle, daemon=daemon)
 
 
-def _or_exit(join, *args, **kwargs):
+def _or_exit(function, *args, **kwargs):
     try:
-        join(*args, **kwargs)
+        function(*args, **kwargs)
     except _native.FamilyEnded:
         # The program was killed while this process was on its way.
         os._exit(70)
-

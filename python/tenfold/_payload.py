@@ -1,13 +1,15 @@
-"""Pickling for everything that travels: what the native codec calls for values that are not plain.
+"""Pickling for everything that travels: the native codec calls it for values that are not plain.
 
-Registered reducers (`copyreg`, `multiprocessing.reduction.register`) hold as in the standard library; large buffers go
-out of band (pickle protocol 5); what plain pickle cannot do (lambdas, closures), cloudpickle does if it is installed.
+Registered reducers (`copyreg`, `multiprocessing.reduction.register`) hold as in the standard
+library; large buffers go out of band (pickle protocol 5); what plain pickle cannot do (lambdas,
+closures), cloudpickle does if it is installed.
 """
 
 import copyreg
 import io
 import pickle
-from multiprocessing import reduction
+
+from . import reduction
 
 __all__ = ["dumps"]
 

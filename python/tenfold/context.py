@@ -7,7 +7,7 @@ library.
 
 import sys
 
-from . import process
+from . import _family, process
 from ._original import mirror
 
 std = mirror(globals(), "context")
@@ -149,10 +149,13 @@ class BaseProcess(process.BaseProcess):
     """What all our processes have in common."""
 
     def _bootstrap(self, parent_sentinel=None):
+        _family.settle(self.daemon)
         # The standard library's code sets its own start method, which is ours only with the alias.
         if self._start_method is not None:
             _force_start_method(self._start_method)
-        return super()._bootstrap(parent_sentinel)
+        exit_code = super()._bootstrap(parent_sentinel)
+        _family.leave(exit_code)
+        return exit_code
 
 
 class Process(BaseProcess, std.Process):

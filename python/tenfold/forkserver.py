@@ -2,7 +2,13 @@
 
 import types
 
-from . import _alias, resource_tracker, spawn, util  # noqa: F401  (looked up by what is adopted)
+from . import (  # noqa: F401  (looked up by what is adopted)
+    _alias,
+    _family,
+    resource_tracker,
+    spawn,
+    util,
+)
 from ._original import adopt, mirror
 
 std = mirror(globals(), "forkserver")
@@ -11,12 +17,12 @@ std = mirror(globals(), "forkserver")
 def _start_server(executable, arguments, descriptors):
     """Start the server's process; stands in for `util.spawnv_passfds` below."""
     *options, program = arguments
-    program = spawn.child_program(program)
+    invitation, heap = _family.invitation()
+    first = f"from tenfold import _family; _family.arrive({invitation!r}); "
     if _alias.installed():
-        program = program.replace(
-            "from tenfold.", "import tenfold; tenfold.install(); from tenfold.", 1
-        )
-    return util.spawnv_passfds(executable, [*options, program], descriptors)
+        first += "import tenfold; tenfold.install(); "
+    program = spawn.child_program(program).replace("from tenfold.", first + "from tenfold.", 1)
+    return util.spawnv_passfds(executable, [*options, program], [*descriptors, heap])
 
 
 class ForkServer(std.ForkServer):

@@ -1,6 +1,11 @@
 """Starts a child by way of the fork server."""
 
-from . import forkserver, popen_fork, spawn  # noqa: F401  (the adopted functions look them up here)
+from . import (  # noqa: F401  (the adopted functions look them up here)
+    _family,
+    forkserver,
+    popen_fork,
+    spawn,
+)
 from ._original import adopt, mirror
 
 std = mirror(globals(), "popen_forkserver")
@@ -18,6 +23,10 @@ class Popen(std.Popen, popen_fork.Popen):
     DupFd = _DupFd
 
     _launch = popen_fork.Popen._launch
-    _start = adopt(std.Popen._launch, globals())
-    poll = popen_fork.Popen.poll
-    _look = std.Popen.poll
+    _standard_start = adopt(std.Popen._launch, globals())
+
+    def _start(self, process_obj):
+        # As in popen_spawn_posix.
+        self._parcel = _family.carry(lambda: self._standard_start(process_obj))
+
+    poll = adopt(std.Popen.poll, globals())

@@ -1,6 +1,6 @@
 """Starts a child with a fresh interpreter."""
 
-from . import popen_fork, spawn  # noqa: F401  (the adopted function looks spawn up here)
+from . import _family, popen_fork, spawn  # noqa: F401  (the adopted function looks spawn up here)
 from ._original import adopt, mirror
 
 std = mirror(globals(), "popen_spawn_posix")
@@ -10,4 +10,11 @@ class Popen(std.Popen, popen_fork.Popen):
     """A child with a fresh interpreter; descriptors in `self._fds` are passed to it."""
 
     _launch = popen_fork.Popen._launch
-    _start = adopt(std.Popen._launch, globals())
+    poll = popen_fork.Popen.poll
+
+    _standard_start = adopt(std.Popen._launch, globals())
+
+    def _start(self, process_obj):
+        self._fds.append(_family.invitation()[1])
+        # The child takes what it is given while this process holds it: until it is joined.
+        self._parcel = _family.carry(lambda: self._standard_start(process_obj))

@@ -10,7 +10,12 @@ The fork server's children come the same way, but for the exec.
 
 import os
 
-from . import _alias, get_start_method, set_start_method  # noqa: F401  (adopted code looks here)
+from . import (  # noqa: F401  (adopted code looks here)
+    _alias,
+    _family,
+    get_start_method,
+    set_start_method,
+)
 from ._original import adopt, mirror
 
 std = mirror(globals(), "spawn")
@@ -40,11 +45,14 @@ def get_preparation_data(name):
     """Return what a child must know before it can unpickle anything of the parent's."""
     data = _standard_preparation_data(name)
     data["tenfold_installed"] = _alias.installed()
+    data["tenfold_invitation"] = _family.invitation()[0]
     return data
 
 
 def prepare(data):
     """Make this process what its parent was, as far as `data` tells."""
+    if "tenfold_invitation" in data:
+        _family.arrive(data["tenfold_invitation"])
     if data.get("tenfold_installed"):
         _alias.install()
     _begin(data)
