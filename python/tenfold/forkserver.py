@@ -1,10 +1,13 @@
 """The fork server: a process that imports the main module once and forks children from there."""
 
+import os
+import sys
 import types
 
 from . import (  # noqa: F401  (looked up by what is adopted)
     _alias,
     _family,
+    process,
     resource_tracker,
     spawn,
     util,
@@ -21,8 +24,22 @@ def _start_server(executable, arguments, descriptors):
     first = f"from tenfold import _family; _family.arrive({invitation!r}); "
     if _alias.installed():
         first += "import tenfold; tenfold.install(); "
+    # The main module shall see what it would see in a child.
+    first += f"sys.argv = {sys.argv!r}; "
     program = spawn.child_program(program).replace("from tenfold.", first + "from tenfold.", 1)
     return util.spawnv_passfds(executable, [*options, program], [*descriptors, heap])
+
+
+def _preparation_for_server(name):
+    """Return what the server must know; stands in for `spawn.get_preparation_data` below.
+
+    The standard library's server is told to import the main module, but up to Python 3.13 not
+    where it is, so that each child imports it again.
+    """
+    data = spawn.get_preparation_data(name)
+    if "init_main_from_path" in data:
+        data["main_path"] = data["init_main_from_path"]
+    return data
 
 
 class ForkServer(std.ForkServer):
@@ -33,10 +50,35 @@ class ForkServer(std.ForkServer):
         {
             **vars(std),
             "__name__": __name__,
-            "spawn": spawn,
+            "spawn": types.SimpleNamespace(
+                **{**vars(spawn), "get_preparation_data": _preparation_for_server}
+            ),
             "util": types.SimpleNamespace(**{**vars(util), "spawnv_passfds": _start_server}),
         },
     )
+
+
+def _import_main(path):
+    """Import the main module, so that no child has to; stands in for `spawn.import_main_path`.
+
+    One that cannot be imported is left to the children, whose failures are reported one by one.
+    """
+    before = sys.modules["__main__"]
+    try:
+        spawn.import_main_path(path)
+    except BaseException:
+        sys.modules["__main__"] = before
+        sys.modules.pop("__mp_main__", None)
+    # What is buffered would be written by each child again.
+    util._flush_std_streams()
+
+
+def _reap(pid, options):
+    """Reap a child; stands in for `os.waitpid` below."""
+    pid, status = os.waitpid(pid, options)
+    if pid > 0:
+        _family.reaped(pid, status)
+    return pid, status
 
 
 _standard_serve_one = adopt(std._serve_one, globals())
@@ -48,7 +90,14 @@ def _serve_one(*arguments):
 
 
 # The server itself: the standard library's code, with the functions above.
-main = adopt(std.main, globals())
+main = adopt(
+    std.main,
+    {
+        **globals(),
+        "os": types.SimpleNamespace(**{**vars(os), "waitpid": _reap}),
+        "spawn": types.SimpleNamespace(**{**vars(spawn), "import_main_path": _import_main}),
+    },
+)
 
 _forkserver = ForkServer()
 ensure_running = _forkserver.ensure_running
