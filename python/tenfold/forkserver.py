@@ -81,13 +81,7 @@ def _reap(pid, options):
     return pid, status
 
 
-_standard_serve_one = adopt(std._serve_one, globals())
-
-
-def _serve_one(*arguments):
-    """Be the child; runs in the new process, right after the server's fork."""
-    return _standard_serve_one(*arguments)
-
+_serve_one = adopt(std._serve_one, globals())
 
 # The server itself: the standard library's code, with the functions above.
 main = adopt(

@@ -3,7 +3,7 @@
     parent                                   child
     exec python -c ◀── get_command_line      spawn_main
     get_preparation_data ── pickled ───────▶ prepare           the parent's state, its main module
-    the process object ──── pickled ───────▶ process._bootstrap, _end
+    the process object ──── pickled ───────▶ process._bootstrap
 
 The fork server's children come the same way, but for the exec.
 """
@@ -55,26 +55,11 @@ def prepare(data):
         _family.arrive(data["tenfold_invitation"])
     if data.get("tenfold_installed"):
         _alias.install()
-    _begin(data)
     _standard_prepare(data)
-
-
-def _main(fd, parent_sentinel):
-    exitcode = _standard_main(fd, parent_sentinel)
-    _end(exitcode)
-    return exitcode
-
-
-def _begin(data):
-    """Runs in the child before it unpickles anything of the parent's but `data`."""
-
-
-def _end(exitcode):
-    """Runs in the child after its process object."""
 
 
 # The standard library's code, with the functions above.
 _standard_prepare = adopt(std.prepare, globals())
-_standard_main = adopt(std._main, globals())
+_main = adopt(std._main, globals())
 spawn_main = adopt(std.spawn_main, globals())
 freeze_support = adopt(std.freeze_support, globals())
