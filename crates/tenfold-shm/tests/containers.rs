@@ -6,8 +6,8 @@ use std::collections::HashSet;
 
 use support::{Child, alone, bytes, heap, live_blocks, many, none, number};
 use tenfold_shm::HeapError;
-use tenfold_shm::dict::{Dict, Stamp};
-use tenfold_shm::list::List;
+use tenfold_shm::dict::{Dict, Key, Stamp};
+use tenfold_shm::list::{List, Place};
 use tenfold_sys::process::ExitStatus;
 
 fn dict() -> Dict {
@@ -374,4 +374,77 @@ fn a_full_heap_is_an_error_and_loses_nothing() {
     // The limit is the family's.
     heap.set_limit(limit);
     assert_eq!(status, ExitStatus::Exited(0));
+}
+
+/// A key of which the first `compared` bytes are compared.
+fn spelled(bytes: &[u8], compared: usize) -> Key<'_> {
+    Key::spelled(bytes, compared, compared)
+}
+
+#[test]
+fn a_key_keeps_the_spelling_that_came_first() {
+    let _alone = alone();
+    let dict = dict();
+    let long = [b'x'; 300];
+    assert!(!dict.insert(spelled(b"1:one", 2), bytes(&[b"a"])).unwrap());
+    assert!(dict.insert(spelled(b"1:", 2), bytes(&[b"b"])).unwrap());
+    assert!(dict.insert_if(spelled(b"2:", 2), bytes(&[b"c"]), Stamp::ABSENT).unwrap());
+    let (stamp, _) = dict.get_stamped(spelled(b"2:two", 2)).unwrap();
+    assert!(dict.insert_if(spelled(b"2:two", 2), bytes(&[&long]), stamp).unwrap());
+    assert_eq!(dict.replace(spelled(b"2:II", 2), bytes(&[b"d"])).unwrap().unwrap().bytes, long);
+    let many = [spelled(b"3:", 2), spelled(b"1:I", 2), spelled(b"3:three", 2)];
+    dict.insert_many(many.iter().map(|&key| (key, bytes(&[b"e"])))).unwrap();
+    assert_eq!(dict.keys().unwrap(), [&b"1:one"[..], b"2:", b"3:"]);
+    assert_eq!(dict.get(spelled(b"1:", 2)).unwrap().unwrap().bytes, b"e");
+    assert!(dict.remove(spelled(b"1:whatever", 2)).unwrap());
+    assert!(!dict.contains(spelled(b"1:one", 2)).unwrap());
+}
+
+#[test]
+fn kin_are_found_by_their_beginning() {
+    let _alone = alone();
+    let (dict, before) = (dict(), live_blocks());
+    for name in ["?a", "?b", "?c"] {
+        let key = Key::spelled(name.as_bytes(), 1, 2);
+        assert!(dict.insert_at_version(key, bytes(&[b"v"]), dict.version()).unwrap());
+    }
+    dict.insert(b"?", bytes(&[])).unwrap();
+    dict.insert(b"!a", bytes(&[])).unwrap();
+    let kin = dict.kin(b"?").unwrap();
+    let names: HashSet<&[u8]> = kin.keys.iter().map(|(name, _)| &name[..]).collect();
+    assert!(["?a", "?b", "?c"].iter().all(|name| names.contains(name.as_bytes())));
+    assert!(!names.contains(&b"!a"[..]));
+    let stale = dict.insert_at_version(b"?d", bytes(&[]), kin.version.wrapping_sub(1));
+    assert!(!stale.unwrap() && !dict.contains(b"?d").unwrap());
+    for (name, stamp) in &kin.keys {
+        let key = Key::spelled(name, 1, name.len());
+        assert!(dict.remove_if(key, *stamp).unwrap());
+    }
+    dict.clear().unwrap();
+    assert!(dict.kin(b"?").unwrap().keys.is_empty());
+    assert_eq!(live_blocks(), before);
+}
+
+#[test]
+fn places_count_from_either_end() {
+    let _alone = alone();
+    let list = List::create(heap()).unwrap();
+    let item = |value: u64| value.to_le_bytes();
+    (0..5).for_each(|value| push_number(&list, value));
+    assert_eq!(list.get(Place::Back(1)).unwrap().map(|item| number(&item.bytes)), Some(4));
+    assert_eq!(list.get(Place::Back(0)).unwrap(), None);
+    assert_eq!(list.get(Place::Back(6)).unwrap(), None);
+    assert!(list.set(Place::Back(5), bytes(&[&item(10)])).unwrap());
+    list.insert(Place::Back(1), bytes(&[&item(11)])).unwrap();
+    list.insert(Place::Back(99), bytes(&[&item(12)])).unwrap();
+    list.insert(Place::END, bytes(&[&item(13)])).unwrap();
+    assert_eq!(numbers(&list), [12, 10, 1, 2, 3, 11, 4, 13]);
+    assert_eq!(list.remove(Place::Back(2)).unwrap().map(|item| number(&item.bytes)), Some(4));
+    let (slice, changes) = list.slice(Place::Back(3), Place::Back(1)).unwrap();
+    assert_eq!(slice.iter().map(|item| number(&item.bytes)).collect::<Vec<_>>(), [3, 11]);
+    list.splice(Place::Back(3), Place::END, [bytes(&[&item(20)])].into_iter()).unwrap();
+    assert_eq!(numbers(&list), [12, 10, 1, 2, 20]);
+    assert!(!list.splice_if(0, 1, none(), changes).unwrap());
+    assert!(list.splice_if(0, 1, none(), list.changes()).unwrap());
+    assert_eq!(numbers(&list), [10, 1, 2, 20]);
 }

@@ -9,6 +9,7 @@
 
 use core::ptr::NonNull;
 
+use super::key::Key;
 use crate::error::{HeapError, Result};
 use crate::heap::block::Block;
 use crate::heap::{BlockId, Heap, WINDOW, Word};
@@ -114,10 +115,19 @@ impl Entry {
 
     /// Whether it is for `key`.
     #[inline]
-    pub(super) fn is_for(&self, key: &[u8]) -> Result<bool> {
+    pub(super) fn is_for(&self, key: Key<'_>) -> Result<bool> {
         match self.parts() {
-            Ok((mine, _)) => Ok(mine == key),
-            Err(_) => Ok(self.key_bytes()? == key),
+            Ok((mine, _)) => Ok(key.is(mine)),
+            Err(_) => Ok(key.is(&self.key_bytes()?)),
+        }
+    }
+
+    /// A copy of the key if it is not these very bytes.
+    #[inline]
+    pub(super) fn other_spelling(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        match self.parts() {
+            Ok((mine, _)) => Ok((mine != key).then(|| mine.to_vec())),
+            Err(_) => Ok(Some(self.key_bytes()?).filter(|mine| mine != key)),
         }
     }
 

@@ -17,13 +17,15 @@
 //! *Killed here:* before the record, the entry is the dead process's and the sweep frees it; after
 //! it, it is in the dict, and the replaced one is the dead process's.
 
+mod batch;
 mod entry;
 mod hash;
+mod key;
 mod table;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::{HeapError, Result};
+use crate::error::Result;
 use crate::heap::block::Block;
 use crate::heap::{At, BlockId, Heap, Shared};
 use crate::internal_lock::{Guard, InternalLock, Store};
@@ -34,11 +36,10 @@ use crate::object::{self, Handle, ObjectKind};
 use crate::participant::{self, Seat};
 use crate::spine::{Range, Spine};
 use entry::Entry;
-use hash::hash;
 use table::{Found, New, Table};
 
-/// Entries for which a reader makes room at once.
-const BATCH: u64 = 1 << 16;
+pub use batch::{Batch, Kin, Pair};
+pub use key::Key;
 
 #[repr(C)]
 struct Root {
@@ -73,26 +74,13 @@ impl Stamp {
     pub const ABSENT: Stamp = Stamp(None);
 }
 
-/// A key and its value.
-pub type Pair = (Vec<u8>, Item);
-
-/// Some entries of a dict, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Batch<T> {
-    /// The entries, or their keys or values.
-    pub items: Vec<T>,
-    /// Where the next batch begins; nothing is left if there is none.
-    pub next: Option<u64>,
-    /// The dict's version when the batch was read.
-    pub version: u64,
-}
-
 /// What [`Dict::write`] does with a key.
 #[derive(Clone, Copy)]
 enum Write {
     Always,
     IfAbsent,
     IfStamp(Stamp),
+    AtVersion(u64),
 }
 
 impl Dict {
@@ -158,20 +146,20 @@ impl Dict {
     ///
     /// # Errors
     /// If the heap has no room or a handle is stale; the dict is then as before.
-    pub fn insert(&self, key: &[u8], value: Outgoing<'_>) -> Result<bool> {
+    pub fn insert<'k>(&self, key: impl Into<Key<'k>>, value: Outgoing<'_>) -> Result<bool> {
         let (heap, seat) = (self.heap(), participant::seat(self.heap())?);
         let entry = Transit::new(heap, seat, 0);
-        self.write(&entry, seat, key, value, Write::Always).map(|done| done.before.is_some())
+        self.write(&entry, seat, key.into(), value, Write::Always).map(|done| done.before.is_some())
     }
 
     /// Sets `key` to `value` and returns the value before.
     ///
     /// # Errors
     /// As [`Dict::insert`].
-    pub fn replace(&self, key: &[u8], value: Outgoing<'_>) -> Result<Option<Item>> {
+    pub fn replace<'k>(&self, key: impl Into<Key<'k>>, value: Outgoing<'_>) -> Result<Option<Item>> {
         let (heap, seat) = (self.heap(), participant::seat(self.heap())?);
         let entry = Transit::new(heap, seat, 0);
-        self.write(&entry, seat, key, value, Write::Always)?;
+        self.write(&entry, seat, key.into(), value, Write::Always)?;
         entry.id().map(|old| Entry::far(heap, old)?.item()).transpose()
     }
 
@@ -180,17 +168,18 @@ impl Dict {
     ///
     /// # Errors
     /// As [`Dict::insert`].
-    pub fn insert_if(&self, key: &[u8], value: Outgoing<'_>, expected: Stamp) -> Result<bool> {
+    pub fn insert_if<'k>(&self, key: impl Into<Key<'k>>, value: Outgoing<'_>, expected: Stamp) -> Result<bool> {
         let (heap, seat) = (self.heap(), participant::seat(self.heap())?);
         let entry = Transit::new(heap, seat, 0);
-        self.write(&entry, seat, key, value, Write::IfStamp(expected)).map(|done| done.written)
+        self.write(&entry, seat, key.into(), value, Write::IfStamp(expected)).map(|done| done.written)
     }
 
     /// Sets `key` to `value` unless it has one. Returns the value that it had, if it had one.
     ///
     /// # Errors
     /// As [`Dict::insert`].
-    pub fn get_or_insert(&self, key: &[u8], value: Outgoing<'_>) -> Result<Option<Item>> {
+    pub fn get_or_insert<'k>(&self, key: impl Into<Key<'k>>, value: Outgoing<'_>) -> Result<Option<Item>> {
+        let key = key.into();
         if let Some(item) = self.get(key)? {
             return Ok(Some(item));
         }
@@ -199,20 +188,39 @@ impl Dict {
         self.write(&entry, seat, key, value, Write::IfAbsent).map(|done| done.found)
     }
 
-    fn write(&self, entry: &Transit, seat: Seat, key: &[u8], value: Outgoing<'_>, how: Write) -> Result<Written> {
+    /// Sets `key` to `value` if no key came or went since `version` and it has none; returns whether it was set. For faces
+    /// that look for a key in another way first.
+    ///
+    /// # Errors
+    /// As [`Dict::insert`].
+    pub fn insert_at_version<'k>(&self, key: impl Into<Key<'k>>, value: Outgoing<'_>, version: u64) -> Result<bool> {
+        let (heap, seat) = (self.heap(), participant::seat(self.heap())?);
+        let entry = Transit::new(heap, seat, 0);
+        self.write(&entry, seat, key.into(), value, Write::AtVersion(version)).map(|done| done.written)
+    }
+
+    fn write(&self, entry: &Transit, seat: Seat, key: Key<'_>, value: Outgoing<'_>, how: Write) -> Result<Written> {
         let heap = self.heap();
-        let (id, hint) = entry::write(heap, seat, key, value, entry.word())?;
-        let new = New { id, hash: hash(key), hint };
-        reach(KillPoint::DictEntryBuilt);
-        let old_table = [Transit::new(heap, seat, 1), Transit::new(heap, seat, 2)];
-        let guard = self.lock(seat)?;
-        let mut done = self.put(&guard, &old_table, &new, key, entry.word(), how)?;
-        if let (Write::IfAbsent, Some(there)) = (how, done.before) {
-            done.found = Some(Entry::far(heap, there)?.item()?);
+        let mut spelling = None;
+        loop {
+            let key = spelling.as_deref().map_or(key, |there| key.respelled(there));
+            let (id, hint) = entry::write(heap, seat, key.bytes(), value, entry.word())?;
+            let new = New { id, hash: key.hash(), hint };
+            reach(KillPoint::DictEntryBuilt);
+            let old_table = [Transit::new(heap, seat, 1), Transit::new(heap, seat, 2)];
+            let guard = self.lock(seat)?;
+            let mut done = self.put(&guard, &old_table, &new, key, entry.word(), how)?;
+            if let (Write::IfAbsent, Some(there)) = (how, done.before) {
+                done.found = Some(Entry::far(heap, there)?.item()?);
+            }
+            drop(guard);
+            reach(KillPoint::DictEntryReplaced);
+            if done.spelling.is_none() {
+                return Ok(done);
+            }
+            spelling = done.spelling;
+            entry.release()?;
         }
-        drop(guard);
-        reach(KillPoint::DictEntryReplaced);
-        Ok(done)
     }
 
     /// Moves the entry `new` from `from` into the dict, and what it replaces to `from`.
@@ -222,36 +230,41 @@ impl Dict {
         guard: &Guard,
         old_table: &[Transit; 2],
         new: &New,
-        key: &[u8],
+        key: Key<'_>,
         from: At<AtomicU64>,
         how: Write,
     ) -> Result<Written> {
         let heap = self.heap();
         let mut table = Table::open(heap, self.root)?;
         let found = match &table {
-            Some(table) => table.find(new.hash, key)?,
+            Some(table) => table.find_key(new.hash, key)?,
             None => Found::Nowhere { slot: from },
         };
         let before = match found {
             Found::Entry { id, .. } => Some(id),
             Found::Nowhere { .. } => None,
         };
+        let nothing = Written { written: false, before, found: None, spelling: None };
         let wanted = match how {
             Write::Always => true,
             Write::IfAbsent => before.is_none(),
             Write::IfStamp(expected) => before == expected.0,
+            Write::AtVersion(version) => before.is_none() && self.version() == version,
         };
         if !wanted {
-            return Ok(Written { written: false, before, found: None });
+            return Ok(nothing);
         }
         let mut slot = match found {
-            Found::Entry { cell, mark, id: old, .. } => {
+            Found::Entry { cell, mark, id: old, entry, .. } => {
+                if let Some(there) = entry.other_spelling(key.bytes())? {
+                    return Ok(Written { spelling: Some(there), ..nothing });
+                }
                 guard.commit([
                     Store::new(cell, new.id.bits()),
                     Store::new(mark, new.mark()),
                     Store::new(from, old.bits()),
                 ]);
-                return Ok(Written { written: true, before, found: None });
+                return Ok(Written { written: true, ..nothing });
             }
             Found::Nowhere { slot } => slot,
         };
@@ -259,7 +272,7 @@ impl Dict {
             Some(table) => table,
             None => {
                 let table = table::rebuild(heap, self.root, guard, old_table)?;
-                if let Found::Nowhere { slot: fresh } = table.find(new.hash, key)? {
+                if let Found::Nowhere { slot: fresh } = table.find_key(new.hash, key)? {
                     slot = fresh;
                 }
                 table
@@ -275,7 +288,7 @@ impl Dict {
             self.next_version(),
             Store::new(from, 0),
         ]);
-        Ok(Written { written: true, before, found: None })
+        Ok(Written { written: true, ..nothing })
     }
 
     /// Sets many keys under one lock, in order; a key that comes twice keeps its last value. Readers
@@ -283,28 +296,38 @@ impl Dict {
     ///
     /// # Errors
     /// As [`Dict::insert`]; if the heap fills up half-way, the first ones may be there.
-    pub fn insert_many<'a>(&self, entries: impl ExactSizeIterator<Item = (&'a [u8], Outgoing<'a>)>) -> Result<()> {
+    pub fn insert_many<'a, K: Into<Key<'a>>>(
+        &self,
+        entries: impl ExactSizeIterator<Item = (K, Outgoing<'a>)>,
+    ) -> Result<()> {
         let (heap, seat) = (self.heap(), participant::seat(self.heap())?);
         // The entries' blocks belong to a spine of ours meanwhile, and what they replace later on.
         let aside = Transit::new(heap, seat, 0);
         let count = entries.len() as u64;
         let spine = Spine::build(heap, seat, aside.word(), count, 1)?;
-        let mut keys = Vec::with_capacity(count as usize);
+        let mut built = Vec::with_capacity(count as usize);
         for (position, (key, value)) in (0..count).zip(entries) {
+            let key = key.into();
             let cell = spine.word(position)?;
             cell.store(0, Ordering::Relaxed);
             spine.owned_word().store(Range::new(0, position + 1).bits(), Ordering::Release);
-            let (id, hint) = entry::write(heap, seat, key, value, cell)?;
-            keys.push((key, New { id, hash: hash(key), hint }));
+            let (id, hint) = entry::write(heap, seat, key.bytes(), value, cell)?;
+            built.push((key, value, New { id, hash: key.hash(), hint }));
         }
         reach(KillPoint::DictEntryBuilt);
         let old_table = [Transit::new(heap, seat, 1), Transit::new(heap, seat, 2)];
         let guard = self.lock(seat)?;
-        for (position, (key, new)) in (0..count).zip(keys) {
+        for (position, (key, value, mut new)) in (0..count).zip(built) {
             for transit in &old_table {
                 transit.release()?;
             }
-            self.put(&guard, &old_table, &new, key, spine.word(position)?, Write::Always)?;
+            let cell = spine.word(position)?;
+            let done = self.put(&guard, &old_table, &new, key, cell, Write::Always)?;
+            if let Some(there) = done.spelling {
+                object::release(heap, seat, cell)?;
+                (new.id, new.hint) = entry::write(heap, seat, &there, value, cell)?;
+                self.put(&guard, &old_table, &new, key.respelled(&there), cell, Write::Always)?;
+            }
             reach(KillPoint::DictManyHalf);
         }
         Ok(())
@@ -312,12 +335,12 @@ impl Dict {
 
     /// Looks `key` up and calls `look` with the entry, under the lock.
     #[inline]
-    fn with_entry<R>(&self, key: &[u8], look: impl FnOnce(BlockId, &Entry) -> Result<R>) -> Result<Option<R>> {
+    fn with_entry<R>(&self, key: Key<'_>, look: impl FnOnce(BlockId, &Entry) -> Result<R>) -> Result<Option<R>> {
         let heap = self.heap();
         let seat = participant::seat(heap)?;
         let _guard = self.lock(seat)?;
         let Some(table) = Table::open(heap, self.root)? else { return Ok(None) };
-        match table.find(hash(key), key)? {
+        match table.find_key(key.hash(), key)? {
             Found::Entry { id, entry, .. } => look(id, &entry).map(Some),
             Found::Nowhere { .. } => Ok(None),
         }
@@ -327,16 +350,16 @@ impl Dict {
     ///
     /// # Errors
     /// If the heap is corrupt or this process can hold no more objects.
-    pub fn get(&self, key: &[u8]) -> Result<Option<Item>> {
-        self.with_entry(key, |_, entry| entry.item())
+    pub fn get<'k>(&self, key: impl Into<Key<'k>>) -> Result<Option<Item>> {
+        self.with_entry(key.into(), |_, entry| entry.item())
     }
 
     /// Calls `f` with the value of `key`, without the lock: with a copy, on the stack if it is short.
     ///
     /// # Errors
     /// As [`Dict::get`].
-    pub fn get_with<R>(&self, key: &[u8], f: impl FnOnce(&[u8], &[Handle]) -> R) -> Result<Option<R>> {
-        let copied = self.with_entry(key, |_, entry| entry.copy())?;
+    pub fn get_with<'k, R>(&self, key: impl Into<Key<'k>>, f: impl FnOnce(&[u8], &[Handle]) -> R) -> Result<Option<R>> {
+        let copied = self.with_entry(key.into(), |_, entry| entry.copy())?;
         Ok(copied.map(|(bytes, handles)| f(bytes.bytes(), &handles)))
     }
 
@@ -344,8 +367,8 @@ impl Dict {
     ///
     /// # Errors
     /// As [`Dict::get`].
-    pub fn get_stamped(&self, key: &[u8]) -> Result<(Stamp, Option<Item>)> {
-        let found = self.with_entry(key, |id, entry| Ok((Stamp(Some(id)), entry.item()?)))?;
+    pub fn get_stamped<'k>(&self, key: impl Into<Key<'k>>) -> Result<(Stamp, Option<Item>)> {
+        let found = self.with_entry(key.into(), |id, entry| Ok((Stamp(Some(id)), entry.item()?)))?;
         Ok(found.map_or((Stamp::ABSENT, None), |(stamp, item)| (stamp, Some(item))))
     }
 
@@ -353,48 +376,48 @@ impl Dict {
     ///
     /// # Errors
     /// If the heap is corrupt.
-    pub fn contains(&self, key: &[u8]) -> Result<bool> {
-        Ok(self.with_entry(key, |_, _| Ok(()))?.is_some())
+    pub fn contains<'k>(&self, key: impl Into<Key<'k>>) -> Result<bool> {
+        Ok(self.with_entry(key.into(), |_, _| Ok(()))?.is_some())
     }
 
     /// Removes `key`. Returns whether it was there.
     ///
     /// # Errors
     /// If the heap is corrupt.
-    pub fn remove(&self, key: &[u8]) -> Result<bool> {
+    pub fn remove<'k>(&self, key: impl Into<Key<'k>>) -> Result<bool> {
         let seat = participant::seat(self.heap())?;
         let entry = Transit::new(self.heap(), seat, 0);
-        self.take_out(&entry, seat, key, None)
+        self.take_out(&entry, seat, key.into(), None)
     }
 
     /// Removes `key` if its stamp is still `expected`. Returns whether it was.
     ///
     /// # Errors
     /// If the heap is corrupt.
-    pub fn remove_if(&self, key: &[u8], expected: Stamp) -> Result<bool> {
+    pub fn remove_if<'k>(&self, key: impl Into<Key<'k>>, expected: Stamp) -> Result<bool> {
         let seat = participant::seat(self.heap())?;
         let entry = Transit::new(self.heap(), seat, 0);
-        self.take_out(&entry, seat, key, Some(expected))
+        self.take_out(&entry, seat, key.into(), Some(expected))
     }
 
     /// Removes `key` and returns its value.
     ///
     /// # Errors
     /// As [`Dict::get`].
-    pub fn pop(&self, key: &[u8]) -> Result<Option<Item>> {
+    pub fn pop<'k>(&self, key: impl Into<Key<'k>>) -> Result<Option<Item>> {
         let (heap, seat) = (self.heap(), participant::seat(self.heap())?);
         let entry = Transit::new(heap, seat, 0);
-        self.take_out(&entry, seat, key, None)?;
+        self.take_out(&entry, seat, key.into(), None)?;
         entry.id().map(|id| Entry::far(heap, id)?.item()).transpose()
     }
 
     /// Moves the entry of `key` from the dict to `to`.
-    fn take_out(&self, to: &Transit, seat: Seat, key: &[u8], expected: Option<Stamp>) -> Result<bool> {
+    fn take_out(&self, to: &Transit, seat: Seat, key: Key<'_>, expected: Option<Stamp>) -> Result<bool> {
         let guard = self.lock(seat)?;
         let Some(table) = Table::open(self.heap(), self.root)? else {
             return Ok(expected == Some(Stamp::ABSENT));
         };
-        let Found::Entry { slot, cell, id, .. } = table.find(hash(key), key)? else {
+        let Found::Entry { slot, cell, id, .. } = table.find_key(key.hash(), key)? else {
             return Ok(expected == Some(Stamp::ABSENT));
         };
         if expected.is_some_and(|expected| expected != Stamp(Some(id))) {
@@ -461,92 +484,14 @@ impl Dict {
         reach(KillPoint::DictCleared);
         Ok(())
     }
-
-    /// At most `limit` entries from position `from` on (0 is the first), read by `read` under the
-    /// lock.
-    fn batch<T>(
-        &self,
-        from: u64,
-        version: Option<u64>,
-        limit: u64,
-        read: impl Fn(&Entry) -> Result<T>,
-    ) -> Result<Batch<T>> {
-        let heap = self.heap();
-        let seat = participant::seat(heap)?;
-        let mut items = Vec::with_capacity(limit.min(self.len()).min(BATCH) as usize);
-        let _guard = self.lock(seat)?;
-        let now = self.root.version.load(Ordering::Relaxed);
-        if version.is_some_and(|version| version != now) {
-            return Err(HeapError::KeysChanged);
-        }
-        let Some(table) = Table::open(heap, self.root)? else {
-            return Ok(Batch { items, next: None, version: now });
-        };
-        let mut next = None;
-        table.each(from, |position, entry| {
-            if items.len() as u64 == limit {
-                next = Some(position);
-                return Ok(false);
-            }
-            items.push(read(&entry)?);
-            Ok(true)
-        })?;
-        Ok(Batch { items, next, version: now })
-    }
-
-    /// At most `limit` keys and values from position `from` on: 0, or the end of the batch before.
-    ///
-    /// # Errors
-    /// [`HeapError::KeysChanged`] if keys came or went since `version`; as [`Dict::get`].
-    pub fn batch_of_items(&self, from: u64, version: Option<u64>, limit: u64) -> Result<Batch<Pair>> {
-        self.batch(from, version, limit, |entry| Ok((entry.key_bytes()?, entry.item()?)))
-    }
-
-    /// As [`Dict::batch_of_items`], keys only.
-    ///
-    /// # Errors
-    /// As [`Dict::batch_of_items`].
-    pub fn batch_of_keys(&self, from: u64, version: Option<u64>, limit: u64) -> Result<Batch<Vec<u8>>> {
-        self.batch(from, version, limit, Entry::key_bytes)
-    }
-
-    /// As [`Dict::batch_of_items`], values only.
-    ///
-    /// # Errors
-    /// As [`Dict::batch_of_items`].
-    pub fn batch_of_values(&self, from: u64, version: Option<u64>, limit: u64) -> Result<Batch<Item>> {
-        self.batch(from, version, limit, Entry::item)
-    }
-
-    /// All keys and values, as they were at one moment.
-    ///
-    /// # Errors
-    /// As [`Dict::get`].
-    pub fn items(&self) -> Result<Vec<Pair>> {
-        Ok(self.batch_of_items(0, None, u64::MAX)?.items)
-    }
-
-    /// All keys, as they were at one moment.
-    ///
-    /// # Errors
-    /// As [`Dict::get`].
-    pub fn keys(&self) -> Result<Vec<Vec<u8>>> {
-        Ok(self.batch_of_keys(0, None, u64::MAX)?.items)
-    }
-
-    /// All values, as they were at one moment.
-    ///
-    /// # Errors
-    /// As [`Dict::get`].
-    pub fn values(&self) -> Result<Vec<Item>> {
-        Ok(self.batch_of_values(0, None, u64::MAX)?.items)
-    }
 }
 
 struct Written {
     written: bool,
     before: Option<BlockId>,
     found: Option<Item>,
+    /// The key is there in this spelling, which is to be kept: nothing is written yet.
+    spelling: Option<Vec<u8>>,
 }
 
 pub(crate) fn dismantle(heap: Heap, seat: Seat, block: Block) -> Result<()> {

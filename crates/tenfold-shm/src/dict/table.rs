@@ -15,6 +15,7 @@
 use core::sync::atomic::Ordering;
 
 use super::entry::Entry;
+use super::key::Key;
 use crate::error::{HeapError, Result};
 use crate::heap::{At, BlockId, Heap, Word};
 use crate::internal_lock::{Guard, Store};
@@ -114,7 +115,13 @@ impl Table {
 
     /// Looks for `key`.
     #[inline]
-    pub(super) fn find(&self, hash: u32, key: &[u8]) -> Result<Found> {
+    pub(super) fn find_key(&self, hash: u32, key: Key<'_>) -> Result<Found> {
+        self.find(hash, |_, entry| entry.is_for(key))
+    }
+
+    /// Looks for an entry with this hash that `is_it` accepts.
+    #[inline]
+    pub(super) fn find(&self, hash: u32, mut is_it: impl FnMut(BlockId, &Entry) -> Result<bool>) -> Result<Found> {
         let (used, mut free) = (self.used(), None);
         let (mut at, mut left) = (u64::from(hash) & self.mask, self.mask + 1);
         while left > 0 {
@@ -141,7 +148,7 @@ impl Table {
                 let id = BlockId::from_bits(cell.load(Ordering::Relaxed))
                     .ok_or(HeapError::corrupt("position of a dict's entry", cell.offset()))?;
                 let entry = Entry::open(self.heap, id, mark.load(Ordering::Relaxed) as u32)?;
-                if entry.is_for(key)? {
+                if is_it(id, &entry)? {
                     return Ok(Found::Entry { slot: self.heap.word(slot)?, cell, mark, id, entry });
                 }
             }

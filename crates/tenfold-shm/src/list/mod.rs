@@ -13,21 +13,26 @@
 //! *Killed here:* a new item is in a transit cell until the record that makes it the list's; a spine
 //! aside owns nothing; a spine that was replaced owns just the items that left the list.
 
+mod locked;
+mod place;
+
 use core::cmp::Ordering as Order;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{HeapError, Result};
 use crate::heap::block::Block;
 use crate::heap::{At, BlockId, Heap, Shared, Word};
-use crate::internal_lock::{Guard, InternalLock, Store};
+use crate::internal_lock::{InternalLock, Store};
 use crate::item::{self, Item, Transit};
 use crate::kill_point::{KillPoint, reach};
 use crate::message::{self, Outgoing};
 use crate::object::{self, Handle, ObjectKind};
 use crate::participant::{self, Seat};
-use crate::spine::{Range, SEGMENT_WORDS, Spine};
+use crate::spine::{Range, Spine};
+use locked::{Added, Locked};
 
-const ROOM_MIN: u64 = 8;
+pub use place::Place;
+
 /// Items for which a reader makes room at once.
 const BATCH: u64 = 1 << 16;
 
@@ -49,15 +54,6 @@ const _: () = assert!(size_of::<Root>() <= 256);
 pub struct List {
     handle: Handle,
     root: At<Root>,
-}
-
-/// The list under its lock.
-struct Locked {
-    heap: Heap,
-    root: At<Root>,
-    guard: Guard,
-    spine: Option<Spine>,
-    range: Range,
 }
 
 impl List {
@@ -200,17 +196,17 @@ impl List {
         Ok(())
     }
 
-    /// Puts an item before the one at `at`, or at the end if there is none.
+    /// Puts an item before the one at `at`, or at the nearest end if there is none.
     ///
     /// # Errors
     /// As [`List::push`].
-    pub fn insert(&self, at: u64, item: Outgoing<'_>) -> Result<()> {
+    pub fn insert(&self, at: impl Into<Place>, item: Outgoing<'_>) -> Result<()> {
         let seat = self.seat()?;
         let cell = self.transit(seat, 0);
         let id = self.build(seat, item, &cell)?;
         let old = self.transit(seat, 1);
         let mut list = self.lock(seat)?;
-        let at = at.min(list.range.len());
+        let at = at.into().clamped(list.range.len());
         let Range { from, to } = list.range;
         if let (Some(spine), 0, true) = (list.spine, at, from > 0) {
             list.guard.commit([
@@ -229,21 +225,54 @@ impl List {
     ///
     /// # Errors
     /// As [`List::push`].
-    pub fn splice<'a>(&self, from: u64, to: u64, items: impl ExactSizeIterator<Item = Outgoing<'a>>) -> Result<()> {
+    pub fn splice<'a>(
+        &self,
+        from: impl Into<Place>,
+        to: impl Into<Place>,
+        items: impl ExactSizeIterator<Item = Outgoing<'a>>,
+    ) -> Result<()> {
+        self.splice_by(from.into(), to.into(), items, None).map(|_| ())
+    }
+
+    /// As [`List::splice`], if the list has not changed since `changes`. Returns whether it was done.
+    ///
+    /// # Errors
+    /// As [`List::push`].
+    pub fn splice_if<'a>(
+        &self,
+        from: impl Into<Place>,
+        to: impl Into<Place>,
+        items: impl ExactSizeIterator<Item = Outgoing<'a>>,
+        changes: u64,
+    ) -> Result<bool> {
+        self.splice_by(from.into(), to.into(), items, Some(changes))
+    }
+
+    fn splice_by<'a>(
+        &self,
+        from: Place,
+        to: Place,
+        items: impl ExactSizeIterator<Item = Outgoing<'a>>,
+        changes: Option<u64>,
+    ) -> Result<bool> {
         let seat = self.seat()?;
         let cell = self.transit(seat, 0);
         let aside = self.build_many(seat, items, &cell)?;
         let old = self.transit(seat, 1);
         let mut list = self.lock(seat)?;
+        if changes.is_some_and(|changes| list.root.changes.load(Ordering::Relaxed) != changes) {
+            return Ok(false);
+        }
         let (from, to) = list.clamp(from, to);
-        list.splice(&old, from, to - from, &Added::Many(aside))
+        list.splice(&old, from, to - from, &Added::Many(aside))?;
+        Ok(true)
     }
 
     /// Removes the items `from..to`, as far as they exist.
     ///
     /// # Errors
     /// If the heap is corrupt or has no room.
-    pub fn remove_range(&self, from: u64, to: u64) -> Result<()> {
+    pub fn remove_range(&self, from: impl Into<Place>, to: impl Into<Place>) -> Result<()> {
         self.splice(from, to, core::iter::empty())
     }
 
@@ -251,23 +280,23 @@ impl List {
     ///
     /// # Errors
     /// As [`List::push`].
-    pub fn set(&self, at: u64, item: Outgoing<'_>) -> Result<bool> {
+    pub fn set(&self, at: impl Into<Place>, item: Outgoing<'_>) -> Result<bool> {
         let seat = self.seat()?;
         let cell = self.transit(seat, 0);
-        self.exchange(&cell, seat, at, item)
+        self.exchange(&cell, seat, at.into(), item)
     }
 
     /// Replaces the item at `at` and returns the one before, if there was one.
     ///
     /// # Errors
     /// As [`List::push`].
-    pub fn replace(&self, at: u64, item: Outgoing<'_>) -> Result<Option<Item>> {
+    pub fn replace(&self, at: impl Into<Place>, item: Outgoing<'_>) -> Result<Option<Item>> {
         let seat = self.seat()?;
         let cell = self.transit(seat, 0);
-        if self.exchange(&cell, seat, at, item)? { self.read_out(&cell) } else { Ok(None) }
+        if self.exchange(&cell, seat, at.into(), item)? { self.read_out(&cell) } else { Ok(None) }
     }
 
-    fn exchange(&self, cell: &Transit, seat: Seat, at: u64, item: Outgoing<'_>) -> Result<bool> {
+    fn exchange(&self, cell: &Transit, seat: Seat, at: Place, item: Outgoing<'_>) -> Result<bool> {
         let id = self.build(seat, item, cell)?;
         let list = self.lock(seat)?;
         let Some(word) = list.word(at)? else { return Ok(false) };
@@ -286,7 +315,7 @@ impl List {
     ///
     /// # Errors
     /// As [`List::push`].
-    pub fn set_if(&self, at: u64, item: Outgoing<'_>, changes: u64) -> Result<bool> {
+    pub fn set_if(&self, at: impl Into<Place>, item: Outgoing<'_>, changes: u64) -> Result<bool> {
         let seat = self.seat()?;
         let cell = self.transit(seat, 0);
         let id = self.build(seat, item, &cell)?;
@@ -294,7 +323,7 @@ impl List {
         if list.root.changes.load(Ordering::Relaxed) != changes {
             return Ok(false);
         }
-        let Some(word) = list.word(at)? else { return Ok(false) };
+        let Some(word) = list.word(at.into())? else { return Ok(false) };
         list.guard.commit([
             Store::new(cell.word(), word.load(Ordering::Relaxed)),
             Store::new(word, id.bits()),
@@ -307,12 +336,13 @@ impl List {
     ///
     /// # Errors
     /// If the heap is corrupt or has no room.
-    pub fn remove(&self, at: u64) -> Result<Option<Item>> {
+    pub fn remove(&self, at: impl Into<Place>) -> Result<Option<Item>> {
         let seat = self.seat()?;
         let cell = self.transit(seat, 0);
         let mut list = self.lock(seat)?;
-        let Some(word) = list.word(at)? else { return Ok(None) };
         let Range { from, to } = list.range;
+        let Some(at) = at.into().index(to - from) else { return Ok(None) };
+        let Some(word) = list.word(Place::Front(at))? else { return Ok(None) };
         let last = from + at + 1 == to;
         if at > 0 && !last {
             // The old spine goes to the transit cell, owning just this item.
@@ -367,7 +397,7 @@ impl List {
         let seat = self.seat()?;
         let cell = self.transit(seat, 0);
         let list = self.lock(seat)?;
-        let (Some(word), Some(spine)) = (list.word(at)?, list.spine) else { return Ok(None) };
+        let (Some(word), Some(spine)) = (list.word(Place::Front(at))?, list.spine) else { return Ok(None) };
         let Range { from, to } = list.range;
         let last = spine.word(to - 1)?.load(Ordering::Relaxed);
         list.guard.commit([
@@ -388,7 +418,7 @@ impl List {
     /// If the heap is corrupt.
     pub fn swap(&self, one: u64, other: u64) -> Result<bool> {
         let list = self.lock(self.seat()?)?;
-        let (Some(one), Some(other)) = (list.word(one)?, list.word(other)?) else { return Ok(false) };
+        let (Some(one), Some(other)) = (list.word(one.into())?, list.word(other.into())?) else { return Ok(false) };
         let (first, second) = (one.load(Ordering::Relaxed), other.load(Ordering::Relaxed));
         list.guard.commit([Store::new(one, second), Store::new(other, first), list.change()]);
         Ok(true)
@@ -427,19 +457,19 @@ impl List {
     ///
     /// # Errors
     /// If the heap is corrupt or this process can hold no more objects.
-    pub fn get(&self, at: u64) -> Result<Option<Item>> {
+    pub fn get(&self, at: impl Into<Place>) -> Result<Option<Item>> {
         let list = self.lock(self.seat()?)?;
-        list.word(at)?.map(|word| self.read_item(word)).transpose()
+        list.word(at.into())?.map(|word| self.read_item(word)).transpose()
     }
 
     /// Calls `f` with the item at `at`, without the lock: with a copy, on the stack if it is short.
     ///
     /// # Errors
     /// As [`List::get`].
-    pub fn get_with<R>(&self, at: u64, f: impl FnOnce(&[u8], &[Handle]) -> R) -> Result<Option<R>> {
+    pub fn get_with<R>(&self, at: impl Into<Place>, f: impl FnOnce(&[u8], &[Handle]) -> R) -> Result<Option<R>> {
         let heap = self.heap();
         let list = self.lock(self.seat()?)?;
-        let Some(word) = list.word(at)? else { return Ok(None) };
+        let Some(word) = list.word(at.into())? else { return Ok(None) };
         let id = BlockId::from_bits(word.load(Ordering::Relaxed))
             .ok_or(HeapError::corrupt("item of a list", word.offset()))?;
         let block = heap.block(id)?;
@@ -454,9 +484,9 @@ impl List {
     ///
     /// # Errors
     /// As [`List::get`].
-    pub fn slice(&self, from: u64, to: u64) -> Result<(Vec<Item>, u64)> {
+    pub fn slice(&self, from: impl Into<Place>, to: impl Into<Place>) -> Result<(Vec<Item>, u64)> {
         let list = self.lock(self.seat()?)?;
-        let (from, to) = list.clamp(from, to);
+        let (from, to) = list.clamp(from.into(), to.into());
         let mut items = Vec::with_capacity((to - from).min(BATCH) as usize);
         if let Some(spine) = list.spine {
             spine.pieces(list.range.from + from, list.range.from + to, |_, piece| {
@@ -475,7 +505,7 @@ impl List {
     /// # Errors
     /// As [`List::get`].
     pub fn to_vec(&self) -> Result<Vec<Item>> {
-        self.slice(0, u64::MAX).map(|(items, _)| items)
+        self.slice(0, Place::END).map(|(items, _)| items)
     }
 
     /// Turns the order round.
@@ -525,149 +555,13 @@ impl List {
     /// As [`List::reverse`].
     pub fn sort_by(&self, mut compare: impl FnMut(&Item, &Item) -> Order) -> Result<()> {
         loop {
-            let (items, changes) = self.slice(0, u64::MAX)?;
+            let (items, changes) = self.slice(0, Place::END)?;
             let mut order: Vec<u32> = (0..items.len() as u32).collect();
             order.sort_by(|&a, &b| compare(&items[a as usize], &items[b as usize]));
             if self.reorder(&order, changes)? {
                 return Ok(());
             }
         }
-    }
-}
-
-/// What a splice puts in.
-enum Added {
-    None,
-    /// A block that `cell` owns.
-    One {
-        id: BlockId,
-        cell: Word,
-    },
-    /// All that a spine owns, from its first item on.
-    Many(Spine),
-}
-
-impl Locked {
-    fn len(&self, len: u64) -> Store {
-        Store::new(self.root.field(|r| &r.len), len)
-    }
-
-    fn change(&self) -> Store {
-        Store::new(self.root.field(|r| &r.changes), self.root.changes.load(Ordering::Relaxed).wrapping_add(1))
-    }
-
-    fn clamp(&self, from: u64, to: u64) -> (u64, u64) {
-        let from = from.min(self.range.len());
-        (from, to.clamp(from, self.range.len().max(from)))
-    }
-
-    /// The cell of item number `at`.
-    #[inline]
-    fn word(&self, at: u64) -> Result<Option<Word>> {
-        match self.spine {
-            Some(spine) if at < self.range.len() => spine.word(self.range.from + at).map(Some),
-            _ => Ok(None),
-        }
-    }
-
-    /// Makes room for `more` items at the end; if the spine must be replaced, the old one goes to
-    /// `old`.
-    #[inline]
-    fn with_room(&mut self, old: &Transit, more: u64) -> Result<Spine> {
-        let seat = self.guard.seat();
-        if let Some(spine) = self.spine {
-            // Items that left at the front leave room there, which a copy gets back.
-            let mut room = self.range.from < SEGMENT_WORDS.max(self.range.len() + more);
-            // Segment by segment, since each is taken on its own.
-            let mut next = self.range.to;
-            let end = self.range.to + more;
-            while room && next < end {
-                let step = (next + SEGMENT_WORDS).min(end);
-                room = spine.grow_in_place(seat, step - 1)?;
-                next = step;
-            }
-            if room {
-                return Ok(spine);
-            }
-        }
-        self.rebuild(old, more)
-    }
-
-    #[cold]
-    fn rebuild(&mut self, old: &Transit, more: u64) -> Result<Spine> {
-        let len = self.range.len();
-        // A spine of whole segments grows in place from then on.
-        let spare = if len < SEGMENT_WORDS { len.max(ROOM_MIN) } else { 0 };
-        let spine = Spine::build(self.heap, self.guard.seat(), old.word(), len + more.max(spare), 1)?;
-        if let Some(before) = self.spine {
-            spine.copy_from(&before, self.range.from, 0, len)?;
-        }
-        self.publish(old, spine, Range::new(0, len), Range::EMPTY, None);
-        Ok(spine)
-    }
-
-    /// Makes `spine`, which `aside` names, the list's; `aside` then names the old one, which owns
-    /// `left` of its items.
-    fn publish(&mut self, aside: &Transit, spine: Spine, range: Range, left: Range, source: Option<Store>) {
-        reach(KillPoint::ListSpineBuilt);
-        let cell = self.root.field(|r| &r.spine);
-        let (fresh, old) = (aside.word().load(Ordering::Relaxed), cell.load(Ordering::Relaxed));
-        let new = Store::new(cell, fresh);
-        let aside = Store::new(aside.word(), old);
-        let owned = Store::new(spine.owned_word(), range.bits());
-        // A list without a spine has nothing to give up; a source that is not there changes nothing.
-        let given_up = self.spine.map_or(owned, |old| Store::new(old.owned_word(), left.bits()));
-        self.guard.commit([new, aside, owned, given_up, source.unwrap_or(owned), self.len(range.len()), self.change()]);
-        (self.spine, self.range) = (Some(spine), range);
-    }
-
-    /// Replaces `removed` items from number `at` on. The old spine, owning what was removed, goes to
-    /// `old`.
-    fn splice(&mut self, old: &Transit, at: u64, removed: u64, added: &Added) -> Result<()> {
-        let (len, Range { from, .. }) = (self.range.len(), self.range);
-        let (count, source) = match added {
-            Added::None => (0, None),
-            Added::One { cell, .. } => (1, Some(Store::new(*cell, 0))),
-            Added::Many(spine) => (spine.owned().len(), Some(Store::new(spine.owned_word(), Range::EMPTY.bits()))),
-        };
-        if count == 0 && removed == 0 {
-            return Ok(());
-        }
-        let after = len - removed + count;
-        // Who inserts at the front will do so again.
-        let front = if at == 0 && count > 0 { (after / 2).max(ROOM_MIN) } else { 0 };
-        let back = (after / 8).max(ROOM_MIN);
-        let spine = Spine::build(self.heap, self.guard.seat(), old.word(), front + after + back, 1)?;
-        if let Some(before) = self.spine {
-            spine.copy_from(&before, from, front, at)?;
-            spine.copy_from(&before, from + at + removed, front + at + count, len - at - removed)?;
-        }
-        match added {
-            Added::None => {}
-            Added::One { id, .. } => spine.word(front + at)?.store(id.bits(), Ordering::Relaxed),
-            Added::Many(aside) => spine.copy_from(aside, 0, front + at, count)?,
-        }
-        let left = if removed == 0 { Range::EMPTY } else { Range::new(from + at, from + at + removed) };
-        self.publish(old, spine, Range::new(front, front + after), left, source);
-        Ok(())
-    }
-
-    /// Publishes a spine in which item number `n` is the one that was number `source(n)`.
-    fn reorder(&mut self, old: &Transit, source: impl Fn(u64) -> u64) -> Result<()> {
-        let (Some(before), Range { from, to }) = (self.spine, self.range) else { return Ok(()) };
-        let len = to - from;
-        if len < 2 {
-            return Ok(());
-        }
-        let spine = Spine::build(self.heap, self.guard.seat(), old.word(), len + len / 8, 1)?;
-        spine.pieces(0, len, |first, piece| {
-            for (at, target) in (first..).zip(piece) {
-                target.store(before.word(from + source(at))?.load(Ordering::Relaxed), Ordering::Relaxed);
-            }
-            Ok(())
-        })?;
-        self.publish(old, spine, Range::new(0, len), Range::EMPTY, None);
-        Ok(())
     }
 }
 
