@@ -46,16 +46,7 @@ pub(crate) fn carrying<R>(f: impl FnOnce() -> R) -> (R, Vec<Handle>) {
 /// # Errors
 /// If nothing carries the pickle; `name` is the object's type.
 pub(crate) fn mention(handle: &Handle, name: &str) -> PyResult<u64> {
-    let carried = OPEN.with_borrow_mut(|open| match open.last_mut() {
-        Some(handles) => {
-            if !handles.contains(handle) {
-                handles.push(handle.clone());
-            }
-            true
-        }
-        None => false,
-    });
-    if carried {
+    if mention_if_carried(handle) {
         Ok(handle.id().bits())
     } else {
         Err(PyRuntimeError::new_err(format!(
@@ -63,6 +54,19 @@ pub(crate) fn mention(handle: &Handle, name: &str) -> PyResult<u64> {
              itself carries: arguments, queues, pools, managers; a bare pickle does not keep the object alive"
         )))
     }
+}
+
+/// An object is being pickled that may do without a carrier. Returns whether there is one.
+pub(crate) fn mention_if_carried(handle: &Handle) -> bool {
+    OPEN.with_borrow_mut(|open| match open.last_mut() {
+        Some(handles) => {
+            if !handles.contains(handle) {
+                handles.push(handle.clone());
+            }
+            true
+        }
+        None => false,
+    })
 }
 
 /// The object whose id a pickle contained.

@@ -190,7 +190,10 @@ fn encode_plain(object: &Bound<'_, PyAny>, head: &mut Head, nested: bool) -> PyR
     Ok(Plain::Yes)
 }
 
-fn exactly<'a, 'py, T: PyTypeInfo + PyTypeCheck>(object: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, T>> {
+/// The object as what it is exactly, no subclass.
+pub(crate) fn exactly<'a, 'py, T: PyTypeInfo + PyTypeCheck>(
+    object: &'a Bound<'py, PyAny>,
+) -> Option<&'a Bound<'py, T>> {
     if object.is_exact_instance_of::<T>() { object.cast::<T>().ok() } else { None }
 }
 

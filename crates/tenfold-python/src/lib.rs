@@ -19,6 +19,7 @@
 mod arguments;
 mod carrier;
 mod codec;
+mod containers;
 mod errors;
 mod family;
 mod queues;
@@ -36,5 +37,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     codec::register(module)?;
     carrier::register(module)?;
     queues::register(module)?;
+    containers::register(module)?;
     sync::register(module)
 }
