@@ -27,6 +27,16 @@ impl<T> Guarded<T> {
         self.mutex.with(|| f(unsafe { &mut *self.value.get() }))
     }
 
+    /// The data, for a fork handler that has locked the mutex.
+    ///
+    /// # Safety
+    /// The calling thread holds the mutex for as long as it uses the reference, and has no other.
+    #[expect(clippy::mut_from_ref, reason = "the mutex is held")]
+    pub(crate) unsafe fn get_locked(&self) -> &mut T {
+        // SAFETY: the caller's promise.
+        unsafe { &mut *self.value.get() }
+    }
+
     pub(crate) fn mutex(&self) -> &PrivateMutex {
         &self.mutex
     }

@@ -52,6 +52,10 @@ kill_points! {
     MessageWritten = "message.written",
     /// A handle inside a message was dropped, others are still there.
     MessageHandleDropped = "message.handle-dropped",
+    /// A message has a count of holders, and does not say so yet.
+    MessageCounted = "message.counted",
+    /// A message is held by count, so far by its one owner.
+    MessageShared = "message.shared",
     /// A slot is claimed but has no process yet.
     SlotClaimed = "participant.claimed",
     /// The fork handler has copied the parent's holdings; nobody has adopted them.

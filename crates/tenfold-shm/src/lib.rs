@@ -44,6 +44,7 @@ pub mod lock_word;
 pub mod message;
 pub mod object;
 pub mod participant;
+pub mod private_view;
 pub mod process_record;
 pub mod queue;
 mod spine;

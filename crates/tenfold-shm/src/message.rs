@@ -2,11 +2,15 @@
 //!
 //! ```text
 //!  Bytes    ┌ payload … ┐
-//!  Message  ┌ count ┬ handle 0 ┬ handle 1 ┬ … ┬ payload … ┐      a handle is a counted reference
+//!  Message  ┌ count ┬ handle 0 ┬ handle 1 ┬ … ┬ … 64 ┬ payload … ┐      a handle is a counted reference
 //! ```
 //!
 //! The heap cannot see into a payload, so whoever writes one passes the handles in it beside the
 //! bytes; the message holds them until it is received or dropped.
+//!
+//! A message has one owner. A receiver that wants to go on looking at the bytes where they lie
+//! ([`Payload::share`]) turns it into an object that is held by count: then a fork's child holds it
+//! too. One store of the kind does it.
 //!
 //! *Killed here:* a message belongs to a cell at every instant: of the writer, of the queue, of the
 //! reader. The sweep drops the handles that it still has, then frees it.
@@ -19,6 +23,7 @@ use crate::heap::{BlockId, Heap, Word};
 use crate::kill_point::{KillPoint, reach};
 use crate::object::{self, Handle, ObjectKind};
 use crate::participant::{HeldCell, Seat, seat};
+use crate::private_view::PrivateView;
 
 /// A payload on its way out.
 #[derive(Debug, Clone, Copy)]
@@ -41,9 +46,9 @@ impl Outgoing<'_> {
     }
 }
 
-/// Bytes of the handle table before the payload.
-fn table_len(handles: usize) -> u64 {
-    if handles == 0 { 0 } else { 8 + 8 * handles as u64 }
+/// Bytes of the handle table before the payload, which keeps its alignment.
+fn table_len(handles: u64) -> u64 {
+    if handles == 0 { 0 } else { (8 + 8 * handles).next_multiple_of(64) }
 }
 
 /// Writes a payload to a block of its own, owned by `cell`.
@@ -51,7 +56,7 @@ fn table_len(handles: usize) -> u64 {
 /// # Errors
 /// If the heap has no room or a handle is stale; the cell is then empty.
 pub fn write(heap: Heap, seat: Seat, outgoing: Outgoing<'_>, cell: Word) -> Result<BlockId> {
-    let table = table_len(outgoing.handles.len());
+    let table = table_len(outgoing.handles.len() as u64);
     let block = heap.take(seat, table + outgoing.len() as u64, ObjectKind::Bytes, cell)?;
     let written = fill(heap, seat, block, table, outgoing);
     if let Err(error) = written {
@@ -85,7 +90,7 @@ fn fill(heap: Heap, seat: Seat, block: Block, table: u64, outgoing: Outgoing<'_>
 
 fn handle_count(heap: Heap, block: Block) -> Result<u64> {
     let count = block.word(heap, 0)?.load(Ordering::Relaxed);
-    if count.checked_mul(8).and_then(|n| n.checked_add(8)).is_none_or(|n| n > block.len()) {
+    if count > block.len() / 8 || table_len(count) > block.len() {
         return Err(HeapError::corrupt("handle table of a message", block.offset()));
     }
     Ok(count)
@@ -95,15 +100,19 @@ fn handle_count(heap: Heap, block: Block) -> Result<u64> {
 #[inline]
 pub(crate) fn payload_start(heap: Heap, block: Block) -> Result<u64> {
     match ObjectKind::from_bits(block.kind) {
-        Some(ObjectKind::Bytes) => Ok(0),
-        Some(ObjectKind::Message) => Ok(table_len(handle_count(heap, block)? as usize)),
+        Some(ObjectKind::Bytes | ObjectKind::SharedBytes) => Ok(0),
+        Some(ObjectKind::Message | ObjectKind::SharedMessage) => Ok(table_len(handle_count(heap, block)?)),
         _ => Err(HeapError::corrupt("kind of a message", block.offset())),
     }
 }
 
+fn has_table(block: Block) -> bool {
+    matches!(ObjectKind::from_bits(block.kind), Some(ObjectKind::Message | ObjectKind::SharedMessage))
+}
+
 /// Handles to the objects that a block of bytes or a message refers to.
 pub(crate) fn handles_of(heap: Heap, block: Block) -> Result<Vec<Handle>> {
-    if ObjectKind::from_bits(block.kind) != Some(ObjectKind::Message) {
+    if !has_table(block) {
         return Ok(Vec::new());
     }
     let cells = (0..handle_count(heap, block)?).map(|n| block.word(heap, 8 + 8 * n));
@@ -115,8 +124,9 @@ pub(crate) fn drop_handles(heap: Heap, seat: Seat, block: Block) -> Result<()> {
     for index in 0..handle_count(heap, block)? {
         let cell = block.word(heap, 8 + 8 * index)?;
         // A message among its own handles would be dropped for ever.
-        let uncounted = |id| heap.block(id).is_ok() && !object::is_counted(heap, id);
-        if BlockId::from_bits(cell.load(Ordering::Acquire)).is_some_and(uncounted) {
+        let is_object = |kind: ObjectKind| kind.is_counted() && !kind.is_payload();
+        let no_object = |id| heap.block(id).is_ok_and(|b| !ObjectKind::from_bits(b.kind).is_some_and(is_object));
+        if BlockId::from_bits(cell.load(Ordering::Acquire)).is_some_and(no_object) {
             return Err(HeapError::corrupt("handle of a message", cell.offset()));
         }
         object::release(heap, seat, cell)?;
@@ -136,6 +146,7 @@ pub struct Payload {
 enum Body {
     Inline { len: u8, bytes: [u8; INLINE] },
     Block { block: Block, cell: HeldCell, at: u64 },
+    Shared { handle: Handle, at: u64 },
     Owned(Vec<u8>, Vec<Handle>),
 }
 
@@ -163,12 +174,18 @@ impl Payload {
     pub fn held(heap: Heap, cell: HeldCell) -> Result<Payload> {
         let id = BlockId::from_bits(cell.word().load(Ordering::Acquire)).ok_or(HeapError::Stale)?;
         let block = heap.block(id)?;
-        let at = match ObjectKind::from_bits(block.kind) {
-            Some(ObjectKind::Bytes) => 0,
-            Some(ObjectKind::Message) => table_len(handle_count(heap, block)? as usize),
-            _ => return Err(HeapError::corrupt("kind of a message", block.offset())),
-        };
+        let at = payload_start(heap, block)?;
         Ok(Payload { heap, body: Body::Block { block, cell, at } })
+    }
+
+    /// A payload in a block that several may hold.
+    ///
+    /// # Errors
+    /// If the handle is none of [`share`].
+    pub fn shared(handle: Handle) -> Result<Payload> {
+        let (heap, block) = (handle.heap(), handle.block());
+        let at = payload_start(heap, block)?;
+        Ok(Payload { heap, body: Body::Shared { handle, at } })
     }
 
     /// Bytes of the payload.
@@ -176,6 +193,7 @@ impl Payload {
         match &self.body {
             Body::Inline { len, .. } => usize::from(*len),
             Body::Block { block, at, .. } => (block.len() - at) as usize,
+            Body::Shared { handle, at } => (handle.block().len() - at) as usize,
             Body::Owned(bytes, _) => bytes.len(),
         }
     }
@@ -185,6 +203,27 @@ impl Payload {
         self.len() == 0
     }
 
+    /// The block that the bytes are in, and where in it they begin.
+    ///
+    /// # Errors
+    /// [`HeapError::Stale`] in a child of fork, whose parent has the payload and may free it at any time.
+    fn block(&self) -> Result<Option<(Block, u64)>> {
+        match &self.body {
+            Body::Inline { .. } | Body::Owned(..) => Ok(None),
+            Body::Block { block, cell, at } if cell.is_original() => Ok(Some((*block, *at))),
+            Body::Block { .. } => Err(HeapError::Stale),
+            Body::Shared { handle, at } => Ok(Some((handle.block(), *at))),
+        }
+    }
+
+    fn own_bytes(&self) -> &[u8] {
+        match &self.body {
+            Body::Inline { len, bytes } => &bytes[..usize::from(*len)],
+            Body::Owned(bytes, _) => bytes,
+            Body::Block { .. } | Body::Shared { .. } => &[],
+        }
+    }
+
     /// Calls `f` with the bytes: where they lie, or, if this process cannot map them in one piece,
     /// in a copy.
     ///
@@ -192,43 +231,62 @@ impl Payload {
     /// [`HeapError::Stale`] in a child of fork, whose parent has the payload; if the bytes cannot be
     /// read.
     pub fn with<R>(&self, f: impl FnOnce(&[u8]) -> R) -> Result<R> {
-        match &self.body {
-            Body::Inline { len, bytes } => Ok(f(&bytes[..usize::from(*len)])),
-            Body::Owned(bytes, _) => Ok(f(bytes)),
-            Body::Block { block, cell, at } => {
-                check_ours(cell)?;
-                let (start, len) = (block.offset() + at, block.len() - at);
-                if let Ok(address) = self.heap.address(start, len) {
-                    // SAFETY: in bounds of a window that is never unmapped; the block is owned by
-                    // this payload's cell, so no process that keeps the rules writes to it, and it
-                    // is not freed before `self` is dropped.
-                    let bytes = unsafe { core::slice::from_raw_parts(address.as_ptr(), len as usize) };
-                    return Ok(f(bytes));
-                }
-                if let Ok(mapped) = self.heap.map_range(start, len) {
-                    // SAFETY: as above, and mapped until after the call.
-                    return Ok(f(unsafe { core::slice::from_raw_parts(mapped.as_ptr(), mapped.len()) }));
-                }
-                Ok(f(&self.to_vec()?))
-            }
+        let Some((block, at)) = self.block()? else { return Ok(f(self.own_bytes())) };
+        let len = block.len() - at;
+        if let Ok(address) = block.address(self.heap, at, len) {
+            // SAFETY: in bounds of a window that is never unmapped; the block is held by this payload,
+            // so no process that keeps the rules writes to it, and it is not freed before `self` is
+            // dropped.
+            let bytes = unsafe { core::slice::from_raw_parts(address.as_ptr(), len as usize) };
+            return Ok(f(bytes));
         }
+        if let Some(mapped) = block.mapped(self.heap) {
+            // SAFETY: as above, and mapped until after the call.
+            return Ok(f(unsafe { core::slice::from_raw_parts(mapped.as_ptr().add(at as usize), len as usize) }));
+        }
+        Ok(f(&self.to_vec()?))
+    }
+
+    /// Copies bytes out, from byte `from` on.
+    ///
+    /// # Errors
+    /// [`HeapError::Corrupt`] if there are not as many; as [`Payload::with`].
+    pub fn read(&self, from: usize, bytes: &mut [u8]) -> Result<()> {
+        let Some((block, at)) = self.block()? else {
+            let own = self.own_bytes().get(from..).and_then(|own| own.get(..bytes.len()));
+            bytes.copy_from_slice(own.ok_or(HeapError::corrupt("length of a message", 0))?);
+            return Ok(());
+        };
+        let at = at.checked_add(from as u64).ok_or(HeapError::corrupt("length of a message", block.offset()))?;
+        block.read(self.heap, at, bytes)
     }
 
     /// A copy of the bytes.
     ///
     /// # Errors
-    /// If the bytes cannot be read.
+    /// As [`Payload::with`].
     pub fn to_vec(&self) -> Result<Vec<u8>> {
-        match &self.body {
-            Body::Inline { len, bytes } => Ok(bytes[..usize::from(*len)].to_vec()),
-            Body::Owned(bytes, _) => Ok(bytes.clone()),
-            Body::Block { block, cell, at } => {
-                check_ours(cell)?;
-                let mut bytes = vec![0; (block.len() - at) as usize];
-                block.read(self.heap, *at, &mut bytes)?;
-                Ok(bytes)
-            }
-        }
+        let Some((block, at)) = self.block()? else { return Ok(self.own_bytes().to_vec()) };
+        let mut bytes = vec![0; (block.len() - at) as usize];
+        block.read(self.heap, at, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// A look of this process's own at `len` bytes from byte `from` on, where they lie: written to, its pages
+    /// are copied, and nobody else sees it. It outlives the payload, and holds its block. `None` if the bytes are
+    /// not in a block.
+    ///
+    /// # Errors
+    /// [`HeapError::AddressSpace`] if they cannot be mapped; [`HeapError::Corrupt`] if there are not
+    /// as many; as [`Payload::with`].
+    pub fn look_privately(&self, from: usize, len: usize) -> Result<Option<PrivateView>> {
+        let Some((block, at)) = self.block()? else { return Ok(None) };
+        let handle = match &self.body {
+            Body::Shared { handle, .. } => handle.clone(),
+            _ => share(self.heap, block)?,
+        };
+        let from = at.checked_add(from as u64).ok_or(HeapError::corrupt("length of a message", block.offset()))?;
+        PrivateView::of(handle, from, len as u64).map(Some)
     }
 
     /// The bytes as a vector, without a copy if they already are one.
@@ -253,29 +311,50 @@ impl Payload {
     /// # Errors
     /// If the heap is corrupt or this process can hold no more objects.
     pub fn handles(&self) -> Result<Vec<Handle>> {
-        match &self.body {
-            Body::Block { block, cell, at } if *at > 0 => {
-                check_ours(cell)?;
-                let cells = (0..handle_count(self.heap, *block)?).map(|n| block.word(self.heap, 8 + 8 * n));
-                cells.map(|cell| Handle::from_cell(self.heap, cell?)).collect()
-            }
-            Body::Owned(_, handles) => Ok(handles.clone()),
+        match (&self.body, self.block()?) {
+            (Body::Owned(_, handles), _) => Ok(handles.clone()),
+            (_, Some((block, _))) => handles_of(self.heap, block),
             _ => Ok(Vec::new()),
         }
     }
 }
 
-/// A fork leaves a payload's block with the parent, who may free it at any time.
-#[inline]
-fn check_ours(cell: &HeldCell) -> Result<()> {
-    if cell.is_original() { Ok(()) } else { Err(HeapError::Stale) }
+/// Makes `block`, a payload that the caller alone owns, one that is held by count: by the cell that owns
+/// it now, and by the handle. A payload that is held by count already gets a further handle.
+///
+/// # Errors
+/// If it is no payload, or this process can hold no more objects.
+pub fn share(heap: Heap, block: Block) -> Result<Handle> {
+    // As it is now: what the caller knows of it may be from before it was shared.
+    let block = heap.block(block.id())?;
+    let kind = match ObjectKind::from_bits(block.kind) {
+        Some(ObjectKind::Bytes) => ObjectKind::SharedBytes,
+        Some(ObjectKind::Message) => ObjectKind::SharedMessage,
+        Some(ObjectKind::SharedBytes | ObjectKind::SharedMessage) => return Handle::from_id(heap, block.id()),
+        _ => return Err(HeapError::corrupt("kind of a message", block.offset())),
+    };
+    let state = State::from_bits(block.descriptor.state.load(Ordering::Relaxed));
+    // The one reference is the cell's. Nobody looks at the count before the kind says that there is one.
+    block.descriptor.refs.store(1, Ordering::Relaxed);
+    reach(KillPoint::MessageCounted);
+    block.descriptor.state.store(State { kind: kind as u8, ..state }.bits(), Ordering::Release);
+    reach(KillPoint::MessageShared);
+    Handle::from_id(heap, block.id())
 }
 
 impl Drop for Payload {
     fn drop(&mut self) {
-        if let Body::Block { cell, .. } = &self.body
+        if let Body::Block { cell, at, block } = &self.body
             && let (Ok(entry), Ok(seat)) = (cell.here(self.heap), seat(self.heap))
         {
+            // Views of the bytes may outlive the payload; the objects it mentions need not.
+            if *at > 0
+                && cell.is_original()
+                && let Ok(now) = self.heap.block(block.id())
+                && now.kind == ObjectKind::SharedMessage as u8
+            {
+                let _ = drop_handles(self.heap, seat, now);
+            }
             // After a fork the entry is empty: the block is the parent's.
             let _ = object::release(self.heap, seat, entry.field(|e| &e.id));
         }
@@ -288,15 +367,7 @@ impl Drop for Payload {
 /// If the heap is corrupt or this process can hold no more objects.
 pub fn read_in_place(heap: Heap, id: BlockId) -> Result<(Vec<u8>, Vec<Handle>)> {
     let block = heap.block(id)?;
-    let (at, handles) = match ObjectKind::from_bits(block.kind) {
-        Some(ObjectKind::Message) => {
-            let count = handle_count(heap, block)?;
-            let cells = (0..count).map(|n| block.word(heap, 8 + 8 * n));
-            let handles: Result<Vec<Handle>> = cells.map(|cell| Handle::from_cell(heap, cell?)).collect();
-            (table_len(count as usize), handles?)
-        }
-        _ => (0, Vec::new()),
-    };
+    let (at, handles) = (payload_start(heap, block)?, handles_of(heap, block)?);
     let mut bytes = vec![0; (block.len() - at) as usize];
     block.read(heap, at, &mut bytes)?;
     Ok((bytes, handles))

@@ -81,6 +81,10 @@ kinds! {
     Spine = 30, "spine of a container";
     /// One end of a pipe.
     Connection = 31, "connection";
+    /// Bytes that had one owner and are held by count now.
+    SharedBytes = 32, "shared block of bytes";
+    /// The same with a table of handles before them.
+    SharedMessage = 33, "shared message";
 }
 
 impl ObjectKind {
@@ -90,6 +94,12 @@ impl ObjectKind {
     /// Whether blocks of this kind have a reference count.
     pub fn is_counted(self) -> bool {
         self as u8 >= ObjectKind::Lock as u8
+    }
+
+    /// Whether blocks of this kind are payloads, which no handle names.
+    pub(crate) fn is_payload(self) -> bool {
+        use ObjectKind::{Bytes, Message, SharedBytes, SharedMessage};
+        matches!(self, Bytes | Message | SharedBytes | SharedMessage)
     }
 }
 
@@ -453,6 +463,7 @@ fn dismantle(heap: Heap, seat: Seat, kind: ObjectKind, block: Block) -> Result<(
         ObjectKind::Spine => spine::dismantle(heap, seat, block),
         ObjectKind::Queue => queue::dismantle(heap, seat, block),
         ObjectKind::Connection => connection::dismantle(heap, seat, block),
+        ObjectKind::SharedMessage => message::drop_handles(heap, seat, block),
         _ => Ok(()),
     }
 }

@@ -7,7 +7,7 @@ mod crash;
 use crash::{Before, alone, in_child, kill_at, killed_at};
 use tenfold_shm::Heap;
 use tenfold_shm::kill_point::KillPoint;
-use tenfold_shm::message::{self, Outgoing};
+use tenfold_shm::message::{self, Outgoing, Payload};
 use tenfold_shm::object::{self, Handle, ObjectKind};
 use tenfold_shm::participant::{self, HeldCell};
 
@@ -24,6 +24,13 @@ fn everything(heap: Heap) {
     let outgoing = Outgoing { parts: &[b"ab", b"c"], handles: &[event, lock] };
     message::write(heap, seat, outgoing, cell).unwrap();
     object::release(heap, seat, cell).unwrap();
+    let held = HeldCell::take(heap).unwrap();
+    let large = Outgoing { parts: &[&[3; 2_000_000]], ..outgoing };
+    message::write(heap, seat, large, held.word()).unwrap();
+    let payload = Payload::held(heap, held).unwrap();
+    let view = payload.look_privately(1, 1_000_000).unwrap();
+    drop(payload);
+    drop(view);
 }
 
 fn object(heap: Heap, kind: ObjectKind) -> Handle {
@@ -83,6 +90,8 @@ kills! {
     killed_with_an_object_dying: ObjectDying,
     killed_with_a_message_written: MessageWritten,
     killed_with_a_handle_of_a_message_dropped: MessageHandleDropped,
+    killed_with_a_message_counted: MessageCounted,
+    killed_with_a_message_shared: MessageShared,
 }
 
 #[test]

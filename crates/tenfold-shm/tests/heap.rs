@@ -379,6 +379,7 @@ fn a_closed_and_reused_descriptor_is_noticed() {
         let before = Before::of(heap);
         let large = Held::take(heap, 3 * MIB).unwrap();
         large.fill(9);
+        let never_seen = Held::take(heap, 3 * MIB).unwrap();
         let path = std::env::temp_dir().join(format!("tenfold-stranger-{}", std::process::id()));
         std::fs::write(&path, vec![7; 4 << 20]).unwrap();
         let work = |stranger: i32| {
@@ -394,8 +395,9 @@ fn a_closed_and_reused_descriptor_is_noticed() {
             };
             assert_eq!(error, HeapError::FileTaken, "with {stranger}");
             assert_eq!(Held::take(heap, 200 * MIB).err(), Some(HeapError::FileTaken));
-            assert_eq!(large.block.write(heap, 0, &vec![1; 2 << 20]), Err(HeapError::FileTaken));
-            assert_eq!(large.block.read(heap, 0, &mut vec![1; 2 << 20]), Err(HeapError::FileTaken));
+            large.assert_filled(9);
+            assert_eq!(never_seen.block.write(heap, 0, &vec![1; 2 << 20]), Err(HeapError::FileTaken));
+            assert_eq!(never_seen.block.read(heap, 0, &mut vec![1; 2 << 20]), Err(HeapError::FileTaken));
             let seat = participant::seat(heap).unwrap();
             let sent =
                 message::write(heap, seat, Outgoing { parts: &[&vec![1; 3 << 20]], handles: &[] }, seat.transit(0));
@@ -425,7 +427,7 @@ fn a_closed_and_reused_descriptor_is_noticed() {
         assert!(std::fs::read(&path).unwrap() == vec![7; 4 << 20], "the stranger's file has changed");
         std::fs::remove_file(&path).unwrap();
         large.assert_filled(9);
-        drop(large);
+        drop((large, never_seen));
         before.assert_unchanged();
     });
 }
@@ -490,7 +492,7 @@ fn a_corrupt_message_is_an_error() {
         let outgoing = Outgoing { parts: &[&[1; 100]], handles: &[event] };
         let id = message::write(heap, seat, outgoing, cell.word()).unwrap();
         let block = heap.block(id).unwrap();
-        for count in [14, 1000, u64::MAX, u64::MAX / 8] {
+        for count in [20, 1000, u64::MAX, u64::MAX / 8] {
             block.word(heap, 0).unwrap().store(count, std::sync::atomic::Ordering::Relaxed);
             assert!(matches!(message::read_in_place(heap, id), Err(HeapError::Corrupt { .. })), "{count}");
         }

@@ -193,6 +193,14 @@ impl Block {
     #[inline]
     pub fn write(self, heap: Heap, at: u64, bytes: &[u8]) -> Result<()> {
         self.check(at, bytes.len() as u64)?;
+        if self.len > WINDOW
+            && let Some(mapped) = self.mapped(heap)
+        {
+            // SAFETY: the range lies inside the block, which is mapped; the caller owns the block, so nobody
+            // else reads or writes it; a Rust slice never overlaps a mapping of the heap.
+            unsafe { bytes.as_ptr().copy_to_nonoverlapping(mapped.as_ptr().add(at as usize), bytes.len()) };
+            return Ok(());
+        }
         heap.write_bytes(self.offset + at, bytes)
     }
 
@@ -203,6 +211,13 @@ impl Block {
     #[inline]
     pub fn read(self, heap: Heap, at: u64, bytes: &mut [u8]) -> Result<()> {
         self.check(at, bytes.len() as u64)?;
+        if self.len > WINDOW
+            && let Some(mapped) = self.mapped(heap)
+        {
+            // SAFETY: as in `write`, the other way round.
+            unsafe { mapped.as_ptr().add(at as usize).copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
+            return Ok(());
+        }
         heap.read_bytes(self.offset + at, bytes)
     }
 
@@ -211,7 +226,7 @@ impl Block {
     /// # Errors
     /// As [`Block::write`].
     pub fn zero(self, heap: Heap, most: u64) -> Result<()> {
-        const ZEROS: [u8; 4096] = [0; 4096];
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         let mut at = 0;
         let end = self.len.min(most);
         while at < end {

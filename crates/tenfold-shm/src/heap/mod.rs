@@ -10,7 +10,8 @@
 //!
 //! The file is looked at through *windows* of 1 MiB, mapped when first touched and never unmapped,
 //! so that a reference into a window is valid as long as the process. No block of up to 1 MiB
-//! straddles two windows; larger ones are read and written through the file, or mapped per use.
+//! straddles two windows; larger ones are mapped in one piece for a while ([`large`]), or read and
+//! written through the file.
 //!
 //! *Killed here:* mapping is process-local and leaves nothing behind. Everything that is shared
 //! changes under the locks of [`alloc`].
@@ -18,6 +19,7 @@
 pub mod alloc;
 pub mod block;
 pub mod class;
+pub(crate) mod large;
 mod limit;
 pub mod stats;
 mod window;

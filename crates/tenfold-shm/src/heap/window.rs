@@ -4,13 +4,14 @@ use core::marker::PhantomData;
 use core::ops::Deref;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 
 use tenfold_sys::futex::PrivateMutex;
 use tenfold_sys::mapping;
 use tenfold_sys::memory_file::MemoryFile;
 
-use super::{FIXED, Heap, WINDOW};
+use super::{FIXED, Heap, WINDOW, large};
 use crate::error::{HeapError, Result};
 
 /// Windows this process can have: 1 TiB, large blocks included, which are seldom looked at through
@@ -159,8 +160,7 @@ fn map_window(heap: Heap, index: usize) -> Result<*mut u8> {
     if !file.is_still_ours() {
         return Err(HeapError::FileTaken);
     }
-    let fresh = mapping::map_shared(file.as_fd(), start, WINDOW as usize)
-        .map_err(|_| HeapError::AddressSpace { length: WINDOW })?;
+    let fresh = map_or_make_room(WINDOW, || mapping::map_shared(file.as_fd(), start, WINDOW as usize))?;
     // Two threads may race: the first one's mapping stays.
     match WINDOWS[index].compare_exchange(ptr::null_mut(), fresh.as_ptr(), Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => Ok(fresh.as_ptr()),
@@ -170,6 +170,13 @@ fn map_window(heap: Heap, index: usize) -> Result<*mut u8> {
             Ok(theirs)
         }
     }
+}
+
+/// Maps, and once more without the mappings that are only kept in case they are needed.
+fn map_or_make_room(length: u64, map: impl Fn() -> tenfold_sys::Result<NonNull<u8>>) -> Result<NonNull<u8>> {
+    map()
+        .or_else(|error| if large::make_room() { map() } else { Err(error) })
+        .map_err(|_| HeapError::AddressSpace { length })
 }
 
 impl Heap {
@@ -270,21 +277,33 @@ impl Heap {
 
     /// Maps `length` bytes at `offset` contiguously, whatever their size.
     pub(crate) fn map_range(self, offset: u64, length: u64) -> Result<MappedBlock> {
-        let page = mapping::page_size() as u64;
-        let start = offset / page * page;
-        let lead = (offset - start) as usize;
-        let mapped = lead + length as usize;
-        let file = file();
-        if !file.is_still_ours() {
-            return Err(HeapError::FileTaken);
-        }
-        let base =
-            mapping::map_shared(file.as_fd(), start, mapped.max(1)).map_err(|_| HeapError::AddressSpace { length })?;
-        Ok(MappedBlock { base, mapped: mapped.max(1), lead, length: length as usize, _bytes: PhantomData })
+        map_range(offset, length, mapping::map_shared)
+    }
+
+    /// The same, copied on write.
+    pub(crate) fn map_range_privately(self, offset: u64, length: u64) -> Result<MappedBlock> {
+        map_range(offset, length, mapping::map_private)
     }
 }
 
-/// A contiguous shared mapping of one block, unmapped on drop.
+fn map_range(
+    offset: u64,
+    length: u64,
+    map: impl Fn(BorrowedFd<'_>, u64, usize) -> tenfold_sys::Result<NonNull<u8>>,
+) -> Result<MappedBlock> {
+    let page = mapping::page_size() as u64;
+    let start = offset / page * page;
+    let lead = (offset - start) as usize;
+    let mapped = (lead + length as usize).max(1);
+    let file = file();
+    if !file.is_still_ours() {
+        return Err(HeapError::FileTaken);
+    }
+    let base = map_or_make_room(length, || map(file.as_fd(), start, mapped))?;
+    Ok(MappedBlock { base, mapped, lead, length: length as usize, _bytes: PhantomData })
+}
+
+/// A contiguous mapping of one block or a part of it, unmapped on drop.
 #[derive(Debug)]
 pub struct MappedBlock {
     base: NonNull<u8>,
@@ -305,6 +324,12 @@ impl MappedBlock {
     pub fn as_ptr(&self) -> *mut u8 {
         // SAFETY: `lead` is less than a page and inside the mapping.
         unsafe { self.base.as_ptr().add(self.lead) }
+    }
+
+    /// The first byte.
+    pub fn address(&self) -> NonNull<u8> {
+        // SAFETY: as in `as_ptr`; inside a mapping, which never begins at zero.
+        unsafe { NonNull::new_unchecked(self.as_ptr()) }
     }
 
     /// Length in bytes.

@@ -19,7 +19,7 @@ use super::{Identity, Seat, identity, ledger, slot};
 use crate::error::{HeapError, Result};
 use crate::heap::{self, BlockId, Heap};
 use crate::kill_point::{KillPoint, reach};
-use crate::object;
+use crate::{object, private_view};
 
 /// Claimed for the child of the fork that is being made; in that child, until it is adopted.
 static BIRTH: AtomicU32 = AtomicU32::new(0);
@@ -59,9 +59,16 @@ pub(super) fn take_birth() -> Option<Identity> {
     Identity::from_bits(BIRTH.swap(0, Ordering::AcqRel))
 }
 
-fn local_mutexes() -> [&'static PrivateMutex; 4] {
+fn local_mutexes() -> [&'static PrivateMutex; 6] {
     // The order in which other code takes them.
-    [heap::attach_mutex(), object::registry_mutex(), ledger::mutex(), identity::growth()]
+    [
+        heap::attach_mutex(),
+        object::registry_mutex(),
+        ledger::mutex(),
+        identity::growth(),
+        private_view::mutex(),
+        heap::large::mutex(),
+    ]
 }
 
 extern "C" fn prepare() {
@@ -78,10 +85,14 @@ extern "C" fn prepare() {
     for mutex in local_mutexes() {
         mutex.lock_raw();
     }
-    let Some(born) = born else { return };
-    if let (Some((heap, me)), true) = (family, launch.is_none_or(|launch| launch.inherit)) {
-        copy_holdings(heap, identity::fork_seat(heap, me), me, born);
+    let inherited = match (born, family, launch.is_none_or(|launch| launch.inherit)) {
+        (Some(born), Some((heap, me)), true) => copy_holdings(heap, identity::fork_seat(heap, me), me, born),
+        _ => false,
+    };
+    if !inherited {
+        private_view::detach_all();
     }
+    let Some(born) = born else { return };
     BIRTH.store(born.bits(), Ordering::Release);
     reach(KillPoint::BirthPrepared);
 }
@@ -108,7 +119,9 @@ extern "C" fn in_child() {
     }
 }
 
-fn copy_holdings(heap: Heap, seat: Seat, from: Identity, to: Identity) {
+/// Returns whether the child holds all that this process does.
+fn copy_holdings(heap: Heap, seat: Seat, from: Identity, to: Identity) -> bool {
+    let mut all = true;
     let (source, target) = (slot(from.slot(), heap), slot(to.slot(), heap));
     ledger::each(heap, source, |index, entry| {
         let Some(id) = BlockId::from_bits(entry.id.load(Ordering::Acquire)) else { return };
@@ -117,10 +130,11 @@ fn copy_holdings(heap: Heap, seat: Seat, from: Identity, to: Identity) {
         }
         // Without memory for the copy, the child finds the handle stale instead of the parent
         // failing to fork.
-        if let Ok(copy) = ledger::ensure(heap, seat, target, index) {
-            let _ = object::add_ref(heap, seat, id, copy.field(|e| &e.id));
-        }
+        all &= ledger::ensure(heap, seat, target, index)
+            .and_then(|copy| object::add_ref(heap, seat, id, copy.field(|e| &e.id)))
+            .is_ok();
     });
+    all
 }
 
 /// Forks a child that becomes the participant `claimed`; with `inherit`, the child holds what this
