@@ -21,8 +21,9 @@ use crate::internal_lock::InternalLock;
 use crate::object::ObjectKind;
 
 /// Chunks of further lanes a process can have.
-pub(crate) const LANE_CHUNKS: usize = 16;
-const WORDS: usize = (LANES * (LANE_CHUNKS + 1)).div_ceil(64);
+pub(crate) const LANE_CHUNKS: usize = 20;
+/// Words of one bit a lane; what is left over at the end of the last chunk is not used.
+const WORDS: usize = LANES * (LANE_CHUNKS + 1) / 64;
 
 static PAGE: OnceLock<WipedPage> = OnceLock::new();
 /// Lanes of this process in use, one bit each.
@@ -39,7 +40,7 @@ pub struct Seat {
     lane: &'static Lane,
 }
 
-const LANE_ALIGN: u64 = 32;
+const LANE_ALIGN: u64 = 64;
 const _: () = assert!(size_of::<Seat>() == 16);
 const _: () = assert!((core::mem::offset_of!(super::Slot, lanes) as u64).is_multiple_of(LANE_ALIGN));
 const _: () =

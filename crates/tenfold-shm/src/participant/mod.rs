@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  roster (compact, scanned)            slots (16 KiB each, touched by their process)
-//!  ┌ state pid exit start parent ┐      ┌ cells │ ledger 128 × {id, aux} │ lanes 128 × 96 B ┐
+//!  ┌ state pid exit start parent ┐      ┌ cells │ ledger 128 × {id, aux} │ lanes 96 × 128 B ┐
 //!  ├─────────────────────────────┤      └───────┴────────────────────────┴──────────────────┘
 //!  │ …                           │        a lane is one thread's: the internal locks it holds
 //!  └─────────────────────────────┘        (names) and the blocks it is moving (transit)
@@ -47,7 +47,7 @@ const ROSTER_OFFSET: u64 = 128 << 10;
 pub(crate) const NAMES: usize = 6;
 /// Blocks one thread can be moving at a time.
 pub const TRANSITS: usize = 5;
-pub(crate) const LANES: usize = 128;
+pub(crate) const LANES: usize = 96;
 pub(crate) const LEDGER_INLINE: usize = 128;
 
 pub(crate) const FREE: u32 = 0;
@@ -82,8 +82,9 @@ pub struct RosterEntry {
 unsafe impl Shared for RosterEntry {}
 const _: () = assert!(size_of::<RosterEntry>() == 64);
 
-/// One thread's room in its process's slot.
-#[repr(C)]
+/// One thread's room in its process's slot. It has cache lines of its own: it is written with every
+/// lock that the thread takes.
+#[repr(C, align(64))]
 pub(crate) struct Lane {
     /// Offsets of the internal locks that the thread holds or is about to take, outermost first.
     pub(crate) names: [AtomicU64; NAMES],
@@ -95,7 +96,7 @@ pub(crate) struct Lane {
 
 // SAFETY: repr(C), atomics only.
 unsafe impl Shared for Lane {}
-const _: () = assert!(size_of::<Lane>() == 96);
+const _: () = assert!(size_of::<Lane>() == 128);
 
 /// An object that a process holds, and a number that belongs to the holding (permits, for a
 /// semaphore).
