@@ -213,6 +213,6 @@ impl Drop for Guard {
         lock_word::unlock(&self.lock.get().word, self.seat.owner(), &mut Waking);
         reach(KillPoint::LockReleased);
         self.name.store(0, Ordering::Release);
-        participant::finish(self.seat);
+        participant::finish(&self.seat);
     }
 }

@@ -143,9 +143,16 @@ macro_rules! raw_types {
             None
         }
 
-        /// The value of such a type; `None` if `T` is none of them.
+        /// Whether values of this type are copied as they lie in memory.
         #[inline(always)]
-        fn from_raw<T: 'static>(bytes: &[u8]) -> Option<Result<T>> {
+        fn is_raw<T: 'static>() -> bool {
+            let this = TypeId::of::<T>();
+            $(this == TypeId::of::<$number>() || this == TypeId::of::<Vec<$number>>() ||)* false
+        }
+
+        /// The value of such a type; `None` if it is none, or the bytes are too few or too many.
+        #[inline(always)]
+        fn from_raw<T: 'static>(bytes: &[u8]) -> Option<T> {
             let mut found: Option<T> = None;
             $(
                 if TypeId::of::<T>() == TypeId::of::<$number>() {
@@ -154,7 +161,7 @@ macro_rules! raw_types {
                             *slot = Some(value);
                         }
                     }
-                    return Some(found.ok_or_else(|| wrong_length::<T>(bytes.len())));
+                    return found;
                 }
                 if TypeId::of::<T>() == TypeId::of::<Vec<$number>>() {
                     let size = size_of::<$number>();
@@ -167,10 +174,10 @@ macro_rules! raw_types {
                             *slot = Some(numbers);
                         }
                     }
-                    return Some(found.ok_or_else(|| wrong_length::<T>(bytes.len())));
+                    return found;
                 }
             )*
-            None
+            found
         }
 
         /// Whether values of this type are copied as they lie in memory, in how many bytes.
@@ -192,7 +199,7 @@ raw_types!(u8, i8, u16, i16, u32, i32, u64, i64, u128, i128, usize, isize, f32, 
 #[inline(always)]
 pub(crate) fn read_raw<T: 'static>(bytes: &[u8]) -> T {
     match from_raw(bytes) {
-        Some(Ok(value)) => value,
+        Some(value) => value,
         // Callers have asked `raw_size` and cut the bytes to it.
         _ => unreachable!("{} is not copied as it lies in memory", type_name::<T>()),
     }
@@ -208,7 +215,7 @@ pub(crate) fn raw_slice<T: 'static>(values: &Vec<T>) -> &[u8] {
 pub(crate) fn extend_from_words<T: 'static>(words: &[u64], values: &mut Vec<T>) {
     match raw_size::<T>() {
         Some(8) => {
-            if let Some(Ok(mut more)) = from_raw::<Vec<T>>(bytemuck::cast_slice(words)) {
+            if let Some(mut more) = from_raw::<Vec<T>>(bytemuck::cast_slice(words)) {
                 values.append(&mut more);
             }
         }
@@ -279,9 +286,27 @@ fn cannot_encode<T>(error: &dyn Display) -> Error {
 /// [`Error::Decode`] if the bytes are not a `T`.
 #[inline]
 pub(crate) fn decode<T: DeserializeOwned + 'static>(bytes: &[u8], handles: Vec<Handle>) -> Result<T> {
-    if let Some(value) = from_raw(bytes) {
-        return value;
+    if is_raw::<T>() { decode_raw(bytes) } else { decode_by_serde(bytes, handles) }
+}
+
+/// As [`decode`], without handles.
+///
+/// # Errors
+/// As [`decode`].
+#[inline(always)]
+pub(crate) fn decode_bare<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T> {
+    if is_raw::<T>() { decode_raw(bytes) } else { decode_by_serde(bytes, Vec::new()) }
+}
+
+#[inline(always)]
+fn decode_raw<T: 'static>(bytes: &[u8]) -> Result<T> {
+    match from_raw(bytes) {
+        Some(value) => Ok(value),
+        None => Err(wrong_length::<T>(bytes.len())),
     }
+}
+
+fn decode_by_serde<T: DeserializeOwned + 'static>(bytes: &[u8], handles: Vec<Handle>) -> Result<T> {
     let (value, _) = scoped(&INCOMING, handles, || postcard::take_from_bytes::<T>(bytes));
     match value {
         Ok((value, [])) => Ok(value),

@@ -5,7 +5,7 @@ use core::marker::PhantomData;
 use core::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use tenfold_engine::shm::message::Outgoing;
+use tenfold_engine::shm::message::{Outgoing, Payload};
 use tenfold_engine::shm::queue::{Arrival, Queue as Bytes, QueueError};
 use tenfold_engine::sys::clock::Deadline;
 use tenfold_engine::{Handle, Heap, ObjectKind};
@@ -72,15 +72,18 @@ pub(crate) fn put<T: Message>(
 }
 
 /// Decodes a value that has arrived.
-#[inline]
+#[inline(always)]
 pub(crate) fn decode<T: Message>(arrival: Arrival<'_>) -> Result<T> {
     match arrival {
-        Arrival::Short(bytes) => payload::decode(bytes, Vec::new()),
-        Arrival::Long(payload) => {
-            let handles = payload.handles()?;
-            payload.with(|bytes| payload::decode(bytes, handles))?
-        }
+        Arrival::Short(bytes) => payload::decode_bare(bytes),
+        Arrival::Long(payload) => decode_long(&payload),
     }
+}
+
+#[inline(never)]
+fn decode_long<T: Message>(payload: &Payload) -> Result<T> {
+    let handles = payload.handles()?;
+    payload.with(|bytes| payload::decode(bytes, handles))?
 }
 
 /// A first-in first-out queue of values among processes. Any number of them may put and get.

@@ -255,14 +255,15 @@ fn leave_unfinished(entry: At<RosterEntry>, me: Identity) {
 /// Called when a thread drops an internal lock: completes what [`leave_unfinished`] left, once the
 /// thread holds no lock any more.
 #[inline(always)]
-pub(crate) fn finish(seat: Seat) {
+pub(crate) fn finish(seat: &Seat) {
     if UNFINISHED.load(Ordering::Relaxed) != 0 {
         finish_slow(seat);
     }
 }
 
 #[cold]
-fn finish_slow(seat: Seat) {
+#[inline(never)]
+fn finish_slow(seat: &Seat) {
     let Some(heap) = Heap::existing() else { return };
     let when = UNFINISHED.load(Ordering::Relaxed);
     if when == 0 || clock::now() < when || !seat.may_sweep(heap) {

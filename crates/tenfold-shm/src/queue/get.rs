@@ -38,7 +38,8 @@ impl Arrival<'_> {
     }
 }
 
-/// What stood at the head of the queue.
+/// What stood at the head of the queue. Small, so that it stays in registers.
+#[derive(Clone, Copy)]
 enum Next {
     /// A short message, now copied out, of this length.
     Short(usize),
@@ -49,6 +50,8 @@ enum Next {
     Block,
     /// The end of the segment: it is to be left first.
     End,
+    /// Nothing that makes sense; the consumer has the error.
+    Failed,
 }
 
 impl Queue {
@@ -59,7 +62,7 @@ impl Queue {
     /// if the queue is closed and drained; if the heap is corrupt.
     #[inline]
     pub fn get(&self, deadline: Deadline) -> core::result::Result<Payload, QueueError> {
-        self.get_one(Some(deadline), |arrival| arrival.into_payload(self.heap()))
+        self.get_with(Some(deadline), |arrival| arrival.into_payload(self.heap()))
     }
 
     /// Takes the first message if there is one now.
@@ -69,7 +72,7 @@ impl Queue {
     /// is corrupt.
     #[inline]
     pub fn try_get(&self) -> core::result::Result<Payload, QueueError> {
-        self.get_one(None, |arrival| arrival.into_payload(self.heap()))
+        self.get_with(None, |arrival| arrival.into_payload(self.heap()))
     }
 
     /// As [`Queue::get`] (or, without a deadline, [`Queue::try_get`]), and calls `f` with the
@@ -83,67 +86,92 @@ impl Queue {
         deadline: Option<Deadline>,
         f: impl FnOnce(Arrival<'_>) -> R,
     ) -> core::result::Result<R, QueueError> {
-        self.get_one(deadline, f)
+        let mut words = Words::default();
+        let arrival = match self.arrive(deadline, &mut words)? {
+            Ok(len) => Arrival::Short(bytes_of(&words, len)),
+            Err(payload) => Arrival::Long(payload),
+        };
+        Ok(f(arrival))
     }
 
+    /// Takes the first message: the length of a short one, which is in `words` then, or the payload.
     #[inline(always)]
-    fn get_one<R>(
+    fn arrive(
         &self,
         deadline: Option<Deadline>,
-        f: impl FnOnce(Arrival<'_>) -> R,
-    ) -> core::result::Result<R, QueueError> {
+        words: &mut Words,
+    ) -> core::result::Result<core::result::Result<usize, Payload>, QueueError> {
         let heap = self.heap();
         let seat = seat(heap)?;
-        let mut words = Words::default();
-        let mut entry = None;
-        if self.expects_block.load(Ordering::Relaxed) {
-            entry = Some(HeldCell::take(heap)?);
-        }
-        loop {
-            let head = self.shape.field(|s| &s.head);
-            // The guard stays where it is: moving it costs more than the lock.
-            let (next, wake) = {
-                let guard = head.field(|h| &h.lock).lock_from(heap, seat)?;
-                let mut consumer = Consumer { queue: self, heap, head, guard: &guard, wake: Wake::NOBODY };
-                (consumer.take(&entry, &mut words), consumer.wake)
-            };
-            head.waiters.send(wake);
-            match next? {
-                Next::Short(len) => {
-                    if entry.is_some() {
-                        self.expects_block.store(false, Ordering::Relaxed);
-                    }
-                    let bytes = bytemuck::cast_slice(&words);
-                    return Ok(f(Arrival::Short(&bytes[..len.min(INLINE)])));
-                }
-                next => {
-                    if let Some(payload) = self.get_slowly(heap, seat, deadline, next, &mut entry)? {
-                        return Ok(f(Arrival::Long(payload)));
-                    }
-                }
+        let mut next = Next::Block;
+        if !self.expects_block.load(Ordering::Relaxed) {
+            let mut failure = None;
+            next = self.take_first(heap, seat, &None, words, &mut failure)?;
+            if let Next::Short(len) = next {
+                return Ok(Ok(len));
+            }
+            if let Some(error) = failure {
+                return Err(error.into());
             }
         }
+        self.arrive_slowly(heap, seat, deadline, next, words)
     }
 
-    /// What there is to do if the message was not a short one: the payload, or another attempt.
-    fn get_slowly(
+    /// Takes what stands at the head, or says what is in the way.
+    #[inline(always)]
+    fn take_first(
+        &self,
+        heap: Heap,
+        seat: Seat,
+        entry: &Option<HeldCell>,
+        words: &mut Words,
+        failure: &mut Option<HeapError>,
+    ) -> Result<Next> {
+        let head = self.shape.field(|s| &s.head);
+        // The guard stays where it is: moving it costs more than the lock.
+        let (next, wake) = {
+            let guard = head.field(|h| &h.lock).lock_from(heap, seat)?;
+            let mut consumer = Consumer::new(self, heap, head, &guard, failure);
+            (consumer.take(entry, words), consumer.wake)
+        };
+        head.waiters.send(wake);
+        Ok(next)
+    }
+
+    /// What there is to do if the first message cannot be had at once as a short one: the payload, or
+    /// the length of a short message that has come meanwhile.
+    #[inline(never)]
+    fn arrive_slowly(
         &self,
         heap: Heap,
         seat: Seat,
         deadline: Option<Deadline>,
-        next: Next,
-        entry: &mut Option<HeldCell>,
-    ) -> core::result::Result<Option<Payload>, QueueError> {
-        match (next, entry.take()) {
-            (Next::Long, Some(cell)) => return Ok(Some(received(heap, cell)?)),
-            (Next::Nothing, _) => self.wait_for_message(seat, deadline)?,
-            (Next::End, _) => self.leave_segment(heap, seat)?,
-            _ => {
-                *entry = Some(HeldCell::take(heap)?);
-                self.expects_block.store(true, Ordering::Relaxed);
+        mut next: Next,
+        words: &mut Words,
+    ) -> core::result::Result<core::result::Result<usize, Payload>, QueueError> {
+        let mut entry = None;
+        loop {
+            match (next, entry.take()) {
+                (Next::Short(len), spare) => {
+                    if spare.is_some() {
+                        self.expects_block.store(false, Ordering::Relaxed);
+                    }
+                    return Ok(Ok(len));
+                }
+                (Next::Long, Some(cell)) => return Ok(Err(received(heap, cell)?)),
+                (Next::Nothing, _) => self.wait_for_message(seat, deadline)?,
+                (Next::End, _) => self.leave_segment(heap, seat)?,
+                _ => {
+                    entry = Some(HeldCell::take(heap)?);
+                    self.expects_block.store(true, Ordering::Relaxed);
+                }
+            }
+            let mut failure = None;
+            next = self.take_first(heap, seat, &entry, words, &mut failure)?;
+            if let Some(error) = failure {
+                return Err(error.into());
             }
         }
-        Ok(None)
     }
 
     /// Takes up to `max` messages, in order, with few lock operations: as many as there are, but
@@ -178,20 +206,23 @@ impl Queue {
         }
         let mut words = Words::default();
         let head = self.shape.field(|s| &s.head);
+        let mut failure = None;
         let (last, wake) = {
             let guard = head.field(|h| &h.lock).lock_from(heap, seat)?;
-            let mut consumer = Consumer { queue: self, heap, head, guard: &guard, wake: Wake::NOBODY };
-            let mut last = Ok(Next::Long);
+            let mut consumer = Consumer::new(self, heap, head, &guard, &mut failure);
+            let mut last = Next::Nothing;
             for _ in 0..wanted {
                 last = consumer.take(&entry, &mut words);
-                let Ok(Next::Short(len)) = last else { break };
-                let bytes = bytemuck::cast_slice(&words);
-                payloads.push(Payload::inline(heap, &bytes[..len.min(INLINE)]));
+                let Next::Short(len) = last else { break };
+                payloads.push(Payload::inline(heap, bytes_of(&words, len)));
             }
             (last, consumer.wake)
         };
         head.waiters.send(wake);
-        match (last?, entry) {
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        match (last, entry) {
             (Next::Nothing, _) => return Ok(false),
             (Next::Long, Some(cell)) => payloads.push(received(heap, cell)?),
             (Next::Block, _) => self.expects_block.store(true, Ordering::Relaxed),
@@ -229,6 +260,12 @@ impl Queue {
     }
 }
 
+/// The bytes of a short message.
+#[inline(always)]
+fn bytes_of(words: &Words, len: usize) -> &[u8] {
+    &bytemuck::cast_slice(words)[..len.min(INLINE)]
+}
+
 /// The payload that `cell` names, as it came out of the queue.
 fn received(heap: Heap, cell: HeldCell) -> Result<Payload> {
     let word = cell.word();
@@ -246,13 +283,36 @@ struct Consumer<'q> {
     heap: Heap,
     head: At<End>,
     guard: &'q Guard,
+    failure: &'q mut Option<HeapError>,
     wake: Wake,
 }
 
-impl Consumer<'_> {
+impl<'q> Consumer<'q> {
+    #[inline(always)]
+    fn new(
+        queue: &'q Queue,
+        heap: Heap,
+        head: At<End>,
+        guard: &'q Guard,
+        failure: &'q mut Option<HeapError>,
+    ) -> Consumer<'q> {
+        Consumer { queue, heap, head, guard, failure, wake: Wake::NOBODY }
+    }
+
     /// Takes the first message: a short one to `words`, a long one to `entry` if there is one.
     #[inline(always)]
-    fn take(&mut self, entry: &Option<HeldCell>, words: &mut Words) -> Result<Next> {
+    fn take(&mut self, entry: &Option<HeldCell>, words: &mut Words) -> Next {
+        match self.try_take(entry, words) {
+            Ok(next) => next,
+            Err(error) => {
+                *self.failure = Some(error);
+                Next::Failed
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn try_take(&mut self, entry: &Option<HeldCell>, words: &mut Words) -> Result<Next> {
         let now = self.head.now();
         if now.count() == self.head.other_as_seen().count() {
             let tail = self.queue.shape.tail.now();
