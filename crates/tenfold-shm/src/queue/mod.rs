@@ -118,6 +118,8 @@ pub struct Queue {
     capacity: u64,
     /// Whether the message that this handle got last lay in a block: a guess at the next one.
     expects_block: AtomicBool,
+    /// Pauses before a wait looks for the first time.
+    patience: AtomicU32,
 }
 
 impl Clone for Queue {
@@ -157,7 +159,7 @@ impl Queue {
 
     fn of(handle: Handle, shape: At<Shape>) -> Queue {
         let capacity = shape.capacity.load(Ordering::Relaxed);
-        Queue { handle, shape, capacity, expects_block: AtomicBool::new(false) }
+        Queue { handle, shape, capacity, expects_block: AtomicBool::new(false), patience: AtomicU32::new(0) }
     }
 
     /// The handle, to be sent elsewhere.

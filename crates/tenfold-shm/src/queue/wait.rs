@@ -4,6 +4,7 @@
 //! by sleeping on a futex word: waking a core that idles takes longer than the rest of a put and a
 //! get together. A sleep is sliced, but only against what cannot happen.
 
+use core::sync::atomic::Ordering;
 use core::time::Duration;
 
 use tenfold_sys::clock::Deadline;
@@ -18,6 +19,8 @@ use crate::participant::{Seat, seat};
 /// Looks at the other end before letting other threads run, at doubling distances: each look takes
 /// the cache line from whoever is at work there.
 const LOOKS: u32 = 7;
+/// The most pauses before the first look, about a microsecond: see [`Queue::look_patiently`].
+const PATIENCE: u32 = 64;
 /// Looks between which other threads may run.
 const YIELDS: u32 = 40;
 /// A wake-up that got lost in a way that nobody has thought of costs this much.
@@ -104,6 +107,9 @@ impl Queue {
     /// Waits until `end` has moved so that `idle` does not hold any more, or the deadline, or a
     /// signal.
     fn wait(&self, seat: Seat, end: At<End>, deadline: Deadline, idle: impl Fn() -> bool) -> Result<()> {
+        if self.look_patiently(&idle) {
+            return Ok(());
+        }
         for look in 0..LOOKS + YIELDS {
             if !idle() {
                 return Ok(());
@@ -133,6 +139,19 @@ impl Queue {
                 return Ok(());
             }
         }
+    }
+
+    /// Looks once, after a while, and returns whether there is reason to go on. Who catches up with an
+    /// end that moves all the time and looks at once takes its cache lines after every single message, which
+    /// costs both sides more than the messages do. So the pause before the look grows for as long as the look
+    /// finds something, and shrinks when it does not: an answer that takes its time is not waited for longer.
+    fn look_patiently(&self, idle: impl Fn() -> bool) -> bool {
+        let pauses = self.patience.load(Ordering::Relaxed);
+        (0..pauses).for_each(|_| core::hint::spin_loop());
+        let moved = !idle();
+        let next = if moved { (2 * pauses).clamp(1, PATIENCE) } else { pauses / 2 };
+        self.patience.store(next, Ordering::Relaxed);
+        moved
     }
 
     /// Wakes one more waiter of `end` unless there is nothing to wake it for.
