@@ -87,6 +87,13 @@ pub(crate) struct Parcel {
     handles: Vec<Handle>,
 }
 
+impl Parcel {
+    /// The objects.
+    pub(crate) fn handles(&self) -> &[Handle] {
+        &self.handles
+    }
+}
+
 #[pymethods]
 impl Parcel {
     fn __len__(&self) -> usize {
@@ -102,8 +109,18 @@ fn carry(function: &Bound<'_, PyAny>) -> PyResult<(Py<PyAny>, Parcel)> {
     Ok((result?.unbind(), Parcel { handles }))
 }
 
+/// Calls `function()`, which pickles objects that may do without a carrier: then somebody else must keep them alive until
+/// they are unpickled.
+#[pyfunction]
+fn uncarried(function: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+    let open = OPEN.with_borrow(|open| !open.is_empty());
+    let result = if open { function.call0() } else { carrying(|| function.call0()).0 };
+    Ok(result?.unbind())
+}
+
 /// Puts the functions into the module.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Parcel>()?;
-    module.add_function(wrap_pyfunction!(carry, module)?)
+    module.add_function(wrap_pyfunction!(carry, module)?)?;
+    module.add_function(wrap_pyfunction!(uncarried, module)?)
 }

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!  closed   an event: set once; every use of an object looks at it first
-//!  members  a dict: number of a block ▶ its id, for each container that the manager handed out
+//!  members  a dict: number of a block ▶ its id, for each object that the manager handed out
 //! ```
 //!
 //! The members are not held: an object dies with its last holder, and its entry is overwritten when the block is used
-//! again. They are there for the shutdown, which empties what is left, cycles included.
+//! again. They are there for the shutdown, which empties what is left, cycles included, and wakes who waits.
 
 use pyo3::exceptions::{PyBrokenPipeError, PyValueError};
 use pyo3::prelude::*;
@@ -15,10 +15,12 @@ use tenfold_engine::shm::heap::BlockId;
 use tenfold_engine::shm::list::List;
 use tenfold_engine::shm::message::Outgoing;
 use tenfold_engine::shm::queue::Queue;
-use tenfold_engine::shm::sync::Event;
+use tenfold_engine::shm::sync::{Barrier, Condition, Event, Lock, Semaphore, SyncError};
 use tenfold_engine::{Handle, Heap, HeapError, ObjectKind};
 
-use crate::{carrier, errors, family};
+use crate::carrier::{self, Parcel};
+use crate::shell::Shell;
+use crate::{errors, family};
 
 /// The shared half of a manager.
 #[pyclass(frozen, module = "tenfold._native")]
@@ -42,26 +44,33 @@ impl Manager {
         self.closed.is_set()
     }
 
-    /// Makes all further uses of its objects errors, and empties its containers.
+    /// Makes all further uses of its objects errors, empties its containers, and wakes who waits.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.closed.set();
         py.detach(|| {
             for member in self.living()? {
-                empty(member)?;
+                end(member)?;
             }
-            self.members.clear()
+            self.members.clear().map_err(SyncError::Heap)
         })
-        .map_err(errors::heap)
+        .map_err(errors::sync)
     }
 
-    /// How many of its containers are alive.
+    /// How many of its objects are alive.
     fn __len__(&self) -> PyResult<usize> {
         Ok(self.living().map_err(errors::heap)?.len())
     }
 
-    /// Raises an error if it was shut down.
-    fn check(&self) -> PyResult<()> {
-        check(&self.closed)
+    /// Notes objects that it has handed out: those that were pickled in `carry`.
+    fn enrol_all(&self, members: &Parcel) -> PyResult<()> {
+        members.handles().iter().try_for_each(|member| self.enrol(member)).map_err(errors::heap)
+    }
+
+    /// What its objects keep of it.
+    fn membership(&self) -> Membership {
+        let membership = Membership { closed: Shell::empty() };
+        membership.closed.fill(self.closed.clone());
+        membership
     }
 
     /// A name for it that means something in the whole program, while something holds it.
@@ -100,17 +109,72 @@ impl Manager {
     }
 }
 
-/// Removes what a container holds.
-fn empty(member: Handle) -> Result<(), HeapError> {
+/// Removes what an object holds, and wakes who waits for it: they look whether the manager was shut down then. Of those
+/// who wait for a lock or a permit one is woken, who passes it on.
+fn end(member: Handle) -> Result<(), SyncError> {
     match member.kind() {
-        ObjectKind::Dict => Dict::from_handle(member)?.clear(),
-        ObjectKind::List => List::from_handle(member)?.clear(),
+        ObjectKind::Dict => Dict::from_handle(member)?.clear()?,
+        ObjectKind::List => List::from_handle(member)?.clear()?,
         ObjectKind::Queue => {
             let queue = Queue::from_handle(member)?;
+            queue.close()?;
             while queue.try_get().is_ok() {}
-            Ok(())
         }
-        _ => Ok(()),
+        ObjectKind::Event => Event::from_handle(member)?.set(),
+        ObjectKind::Barrier => Barrier::from_handle(member)?.abort()?,
+        ObjectKind::Condition => {
+            Condition::from_handle(member)?.notify_all()?;
+        }
+        ObjectKind::Lock => {
+            let lock = Lock::from_handle(member)?;
+            if lock.is_locked() {
+                // Its holder may have been faster.
+                let _ = lock.release();
+            }
+        }
+        ObjectKind::Semaphore => {
+            let semaphore = Semaphore::from_handle(member)?;
+            if semaphore.value() == 0 {
+                let _ = semaphore.release(1);
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// What an object keeps of its manager; travels with it.
+#[pyclass(frozen, module = "tenfold._native")]
+pub(crate) struct Membership {
+    closed: Shell<Event>,
+}
+
+#[pymethods]
+impl Membership {
+    #[new]
+    fn new() -> Membership {
+        Membership { closed: Shell::empty() }
+    }
+
+    /// Whether the manager was shut down.
+    #[getter]
+    fn closed(&self) -> PyResult<bool> {
+        Ok(self.closed.get()?.is_set())
+    }
+
+    /// Raises an error if the manager was shut down.
+    fn check(&self) -> PyResult<()> {
+        check(self.closed.get()?)
+    }
+
+    fn __getstate__(&self) -> PyResult<State> {
+        let closed = self.closed.get()?;
+        Ok(state(closed.handle(), closed))
+    }
+
+    fn __setstate__(&self, state: State) -> PyResult<()> {
+        self.closed.fill(found(state)?.1);
+        Ok(())
     }
 }
 

@@ -3,8 +3,8 @@
 //! ```text
 //!  tenfold.managers   DictProxy  ListProxy …        Python: names, isinstance, pickling
 //!        │
-//!  Dict  List         native: `d[k]`, `l.append(x)` enter here, with no Python frame between
-//!        │              │
+//!  Dict  List  Array  native: `d[k]`, `l.append(x)` enter here, with no Python frame between
+//!        │
 //!  key  codec         keys so that equal ones have equal bytes; values as in queues
 //!        │
 //!  the engine's dict and list, bytes in and out
@@ -16,7 +16,8 @@
 //!
 //! *Killed here:* nothing is kept in the process but handles; the engine sees to the rest.
 
-pub(crate) mod dict;
+mod array;
+mod dict;
 mod dict_iterator;
 mod key;
 mod list;
@@ -30,5 +31,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<dict::Dict>()?;
     module.add_class::<dict_iterator::DictIterator>()?;
     module.add_class::<list::List>()?;
+    module.add_class::<array::Array>()?;
+    module.add_class::<manager::Membership>()?;
     module.add_class::<manager::Manager>()
 }
