@@ -12,7 +12,16 @@ import sys
 
 from . import _native, util
 
-__all__ = ["arrive", "before_start", "carry", "invitation", "leave", "reaped", "settle"]
+__all__ = [
+    "arrive",
+    "before_start",
+    "carry",
+    "invitation",
+    "leave",
+    "new_record",
+    "reaped",
+    "settle",
+]
 
 reaped = _native.reaped
 leave = _native.leave
@@ -46,6 +55,13 @@ def before_start():
 def invitation():
     """Return what an exec'd child needs to join: a text, and a descriptor to inherit."""
     return _native.invite()
+
+
+def new_record():
+    """Return a blank record for a child, which puts itself on it."""
+    record = _native.Record()
+    record._create()
+    return record
 
 
 def carry(function):

@@ -148,8 +148,13 @@ class BaseContext(std.BaseContext):
 class BaseProcess(process.BaseProcess):
     """What all our processes have in common."""
 
+    # How it ended, for whoever asks; from its start on.
+    _record = None
+
     def _bootstrap(self, parent_sentinel=None):
         _family.settle(self.daemon)
+        if self._record is not None:
+            self._record.take_up()
         # The standard library's code sets its own start method, which is ours only with the alias.
         if self._start_method is not None:
             _force_start_method(self._start_method)

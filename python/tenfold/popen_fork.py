@@ -13,6 +13,7 @@ class Popen(std.Popen):
 
     def _launch(self, process_obj):
         _family.before_start()
+        process_obj._record = self._record = _family.new_record()
         self._start(process_obj)
 
     # Makes the child. The child goes on in `process_obj._bootstrap` and never returns from here.
@@ -24,9 +25,18 @@ class Popen(std.Popen):
             try:
                 pid, status = os.waitpid(self.pid, flag)
             except OSError:
-                # Reaped by somebody else.
-                return None
+                return self._reaped_by_another()
             if pid == self.pid:
                 self.returncode = os.waitstatus_to_exitcode(status)
                 _family.reaped(pid, status)
+        return self.returncode
+
+    def _reaped_by_another(self):
+        """The program calls os.wait() itself or ignores SIGCHLD; the family knows how it ended."""
+        from .connection import wait
+
+        if wait([self.sentinel], 0):
+            self.returncode = self._record.exit_code(timeout=1)
+            if self.returncode is None:
+                self.returncode = 255
         return self.returncode

@@ -3,7 +3,7 @@
 //! ```text
 //!  python/tenfold     names, signatures, docstrings, what is borrowed from the standard library
 //!       │
-//!  family             who belongs to the program: joining, leaving, the warden
+//!  family  record     who belongs to the program: joining, leaving, the warden; how a process ended
 //!  sync  queues  containers  data  pool        the native classes, each a thin shell around the engine's
 //!       │
 //!  codec              objects ⇄ bytes: a native path for plain values, pickle for the rest
@@ -23,6 +23,7 @@ mod containers;
 mod errors;
 mod family;
 mod queues;
+mod record;
 mod shell;
 mod sync;
 mod waiting;
@@ -38,5 +39,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     carrier::register(module)?;
     queues::register(module)?;
     containers::register(module)?;
+    record::register(module)?;
     sync::register(module)
 }

@@ -70,6 +70,32 @@ impl ProcessRecord {
         Ok(ProcessRecord { handle, record })
     }
 
+    /// A record for a process that will take it up itself.
+    ///
+    /// # Errors
+    /// If the heap has no room.
+    pub fn blank(heap: Heap) -> Result<ProcessRecord> {
+        let handle = Handle::create(heap, ObjectKind::ProcessRecord, size_of::<Record>() as u64, |_| Ok(()))?;
+        ProcessRecord::from_handle(handle)
+    }
+
+    /// Makes a blank record the calling process's own, unless it has one.
+    ///
+    /// # Errors
+    /// If this process has no slot and can get none; if the heap is corrupt.
+    pub fn take_up(&self) -> Result<()> {
+        let heap = self.handle.heap();
+        let me = participant::me(heap)?;
+        let cell = participant::slot(me.slot(), heap).field(|s| &s.cells[RECORD_CELL]);
+        if cell.load(Ordering::Acquire) == 0 {
+            self.record.identity.store(me.bits(), Ordering::Release);
+            self.handle.refer_from(cell)?;
+            let entry = participant::roster(me.slot(), heap);
+            self.announce(entry.pid(), entry.start_time());
+        }
+        Ok(())
+    }
+
     /// The record behind a handle.
     ///
     /// # Errors

@@ -1,0 +1,166 @@
+"""Who belongs to the program, and what becomes of them when somebody is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+METHODS = ("fork", "spawn", "forkserver")
+
+
+def is_running(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def gone(pids, seconds=10):
+    """Whether all processes end within the time."""
+    deadline = time.monotonic() + seconds
+    while any(map(is_running, pids)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def start(tmp_path, text):
+    """Start a program that prints pids in its first line; returns it and the pids."""
+    program = tmp_path / "program.py"
+    program.write_text(text)
+    process = subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, text=True)
+    return process, [int(word) for word in process.stdout.readline().split()]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_all_that_was_started_goes_with_a_killed_root(tmp_path, method):
+    process, pids = start(
+        tmp_path,
+        f"""
+import time, tenfold
+if __name__ == "__main__":
+    context = tenfold.get_context({method!r})
+    children = [context.Process(target=time.sleep, args=(1000,), daemon=d) for d in (True, False)]
+    for child in children:
+        child.start()
+    print(*(child.pid for child in children), flush=True)
+    time.sleep(1000)
+""",
+    )
+    assert len(pids) == 2 and all(map(is_running, pids))
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert gone(pids)
+
+
+def test_what_the_program_forked_by_itself_lives_on(tmp_path):
+    process, (own, started) = start(
+        tmp_path,
+        """
+import os, time, tenfold
+if __name__ == "__main__":
+    lock = tenfold.Lock()
+    child = tenfold.get_context("fork").Process(target=time.sleep, args=(1000,))
+    child.start()
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(1000)
+        os._exit(0)
+    print(pid, child.pid, flush=True)
+    time.sleep(1000)
+""",
+    )
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert gone([started])
+    assert is_running(own)
+    os.kill(own, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_daemon_goes_with_its_own_parent(tmp_path, method):
+    process, (parent, daemon) = start(
+        tmp_path,
+        f"""
+import os, time, tenfold
+def parent():
+    child = tenfold.Process(target=time.sleep, args=(1000,), daemon=True)
+    child.start()
+    print(os.getpid(), child.pid, flush=True)
+    time.sleep(1000)
+if __name__ == "__main__":
+    tenfold.set_start_method({method!r})
+    child = tenfold.Process(target=parent)
+    child.start()
+    child.join()
+    time.sleep(1000)
+""",
+    )
+    os.kill(parent, signal.SIGKILL)
+    assert gone([parent, daemon])
+    assert is_running(process.pid)
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_shared_objects_travel_as_arguments(python, method):
+    python(f"""
+import os, signal, tenfold
+def hold(lock, how):
+    lock.acquire()
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+if __name__ == "__main__":
+    context = tenfold.get_context({method!r})
+    lock = context.Lock()
+    for how in ("killed", "exits"):
+        child = context.Process(target=hold, args=(lock, how))
+        child.start()
+        child.join()
+        assert child.exitcode == (-signal.SIGKILL if how == "killed" else 0)
+        if how == "killed":
+            try:
+                lock.acquire(timeout=20)
+            except tenfold.OwnerDied:
+                pass
+            else:
+                raise AssertionError("nobody was told")
+            assert lock.acquire(timeout=20)
+            lock.release()
+        else:
+            # As the standard library leaves it.
+            assert not lock.acquire(timeout=0.3)
+""")
+
+
+@pytest.mark.parametrize("method", METHODS[:2])
+@pytest.mark.parametrize("thief", ["signal.signal(signal.SIGCHLD, signal.SIG_IGN)", "steal()"])
+def test_exit_codes_are_known_though_another_reaps(python, method, thief):
+    python(f"""
+import os, signal, sys, threading, time, tenfold
+def steal():
+    def reap_all():
+        while True:
+            try:
+                os.wait()
+            except ChildProcessError:
+                time.sleep(0.001)
+    threading.Thread(target=reap_all, daemon=True).start()
+if __name__ == "__main__":
+    {thief}
+    context = tenfold.get_context({method!r})
+    # Of a death by a signal not everybody can tell once the system has forgotten the process.
+    ends = ((sys.exit, (7,), (7,)), (os._exit, (5,), (5,)), (os.abort, (), (-6, 255)))
+    for target, args, codes in ends:
+        child = context.Process(target=target, args=args)
+        child.start()
+        child.join(60)
+        assert child.exitcode in codes, (target, child.exitcode)
+        assert not child.is_alive()
+""")
