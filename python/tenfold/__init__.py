@@ -14,6 +14,7 @@ from ._native import FamilyEnded, HeapFull, OwnerDied, StaleHandle  # noqa: F401
 
 __all__ = [name for name in dir(context._default_context) if not name.startswith("_")]
 globals().update((name, getattr(context._default_context, name)) for name in __all__)
+__all__ += ["FamilyEnded", "HeapFull", "OwnerDied", "StaleHandle", "install"]
 
 # Levels of multiprocessing's logger below those of `logging`.
 SUBDEBUG = 5
