@@ -84,11 +84,26 @@ class BaseContext(std.BaseContext):
 
         return SimpleQueue(ctx=self.get_context())
 
-    def Pool(self, processes=None, initializer=None, initargs=(), maxtasksperchild=None):
+    def Pool(
+        self,
+        processes=None,
+        initializer=None,
+        initargs=(),
+        maxtasksperchild=None,
+        *,
+        max_memory=None,
+    ):
         """Return a pool of worker processes."""
         from .pool import Pool
 
-        return Pool(processes, initializer, initargs, maxtasksperchild, context=self.get_context())
+        return Pool(
+            processes,
+            initializer,
+            initargs,
+            maxtasksperchild,
+            context=self.get_context(),
+            max_memory=max_memory,
+        )
 
     def RawValue(self, typecode_or_type, *args):
         """Return a ctypes object in shared memory, without a lock."""
@@ -150,6 +165,18 @@ class BaseProcess(process.BaseProcess):
 
     # How it ended, for whoever asks; from its start on.
     _record = None
+
+    def start(self):
+        """Start the process; its `run` is called there."""
+        current = process.current_process()
+        if not current._config.get("tenfold_worker"):
+            return super().start()
+        # A pool's worker is a daemon and may have children all the same: they go when it goes.
+        current._config["daemon"] = False
+        try:
+            return super().start()
+        finally:
+            current._config["daemon"] = True
 
     def _bootstrap(self, parent_sentinel=None):
         _family.settle(self.daemon)

@@ -5,6 +5,7 @@
 //!    0  pickle (protocol 5), all of it
 //!    1  None      2  True      3  False
 //!    4  int that fits 64 bits, little-endian      5  float
+//!    10  int that fits 32 bits                    11  int that fits 48 bits
 //!    6  str, UTF-8                                7  bytes
 //!    8  flat tuple of 1 to 7: { count u8, then each as { tag, body }, str and bytes with a length u32 before them }
 //!    9  pickle with buffers out of band: { buffers u32, pickle's length u64, each buffer's length u64, the pickle,
@@ -26,7 +27,8 @@ use tenfold_engine::shm::message::{Outgoing, Payload};
 
 use crate::{carrier, errors};
 
-const PICKLE: u8 = 0;
+/// The tag of a pickle.
+pub(crate) const PICKLE: u8 = 0;
 const NONE: u8 = 1;
 const TRUE: u8 = 2;
 const FALSE: u8 = 3;
@@ -36,6 +38,8 @@ const STR: u8 = 6;
 const BYTES: u8 = 7;
 const TUPLE: u8 = 8;
 const BUFFERS: u8 = 9;
+const INT_32: u8 = 10;
+const INT_48: u8 = 11;
 
 /// Longer strings and byte strings are not copied before they are written.
 const LONG: usize = 4096;
@@ -161,8 +165,7 @@ enum Plain {
 fn encode_plain(object: &Bound<'_, PyAny>, head: &mut Head, nested: bool) -> PyResult<Plain> {
     if object.is_exact_instance_of::<PyInt>() {
         let Ok(number) = object.extract::<i64>() else { return Ok(Plain::No) };
-        head.push(INT);
-        head.extend_from_slice(&number.to_le_bytes());
+        append_int(head, number);
     } else if let Some(text) = exactly::<PyString>(object) {
         // Lone surrogates have no UTF-8: pickle knows what to do.
         let Ok(utf8) = text.to_str() else { return Ok(Plain::No) };
@@ -195,6 +198,19 @@ pub(crate) fn exactly<'a, 'py, T: PyTypeInfo + PyTypeCheck>(
     object: &'a Bound<'py, PyAny>,
 ) -> Option<&'a Bound<'py, T>> {
     if object.is_exact_instance_of::<T>() { object.cast::<T>().ok() } else { None }
+}
+
+/// The fewer bytes, the more ints there are that need no block of their own on their way.
+#[inline]
+fn append_int(head: &mut Head, number: i64) {
+    let bytes = number.to_le_bytes();
+    let (tag, len) = match number {
+        n if n == i64::from(n as i32) => (INT_32, 4),
+        n if n == n << 16 >> 16 => (INT_48, 6),
+        _ => (INT, 8),
+    };
+    head.push(tag);
+    head.extend_from_slice(&bytes[..len]);
 }
 
 fn append(head: &mut Head, bytes: &[u8], with_length: bool) {
@@ -319,6 +335,11 @@ fn decode_fixed<'py>(py: Python<'py>, tag: u8, rest: &mut &[u8]) -> PyResult<Bou
         NONE => py.None().into_bound(py),
         TRUE | FALSE => PyBool::new(py, tag == TRUE).to_owned().into_any(),
         INT => PyInt::new(py, i64::from_le_bytes(take(rest)?)).into_any(),
+        INT_32 => PyInt::new(py, i32::from_le_bytes(take(rest)?)).into_any(),
+        INT_48 => {
+            let [a, b, c, d, e, f] = take(rest)?;
+            PyInt::new(py, i64::from_le_bytes([0, 0, a, b, c, d, e, f]) >> 16).into_any()
+        }
         FLOAT => PyFloat::new(py, f64::from_le_bytes(take(rest)?)).into_any(),
         _ => return Err(nonsense()),
     })

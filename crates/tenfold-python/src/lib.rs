@@ -22,6 +22,7 @@ mod codec;
 mod containers;
 mod errors;
 mod family;
+mod pool;
 mod queues;
 mod record;
 mod shell;
@@ -37,6 +38,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     family::register(module)?;
     codec::register(module)?;
     carrier::register(module)?;
+    pool::register(module)?;
     queues::register(module)?;
     containers::register(module)?;
     record::register(module)?;

@@ -167,6 +167,35 @@ impl Payload {
         Payload { heap, body: Body::Owned(bytes, handles) }
     }
 
+    /// Writes a payload to a block of its own, which an entry of this process's ledger names until
+    /// it goes elsewhere.
+    ///
+    /// # Errors
+    /// If the heap has no room or a handle is stale.
+    pub fn write(heap: Heap, outgoing: Outgoing<'_>) -> Result<Payload> {
+        let cell = HeldCell::take(heap)?;
+        write(heap, seat(heap)?, outgoing, cell.word())?;
+        Payload::held(heap, cell)
+    }
+
+    /// Moves the payload's block to `cell`, which is empty and the caller's own; without one, it gets
+    /// one. What is left is empty.
+    ///
+    /// # Errors
+    /// If the heap has no room or is corrupt.
+    pub fn move_to(&self, heap: Heap, cell: Word) -> Result<()> {
+        match &self.body {
+            Body::Block { cell: held, block, .. } => {
+                check_ours(held)?;
+                object::move_block(heap, seat(heap)?, block.id(), held.word(), cell)
+            }
+            _ => {
+                let (bytes, handles) = (self.to_vec()?, self.handles()?);
+                write(heap, seat(heap)?, Outgoing { parts: &[&bytes], handles: &handles }, cell).map(drop)
+            }
+        }
+    }
+
     /// A payload whose block is named by `cell`, an entry of this process's ledger.
     ///
     /// # Errors

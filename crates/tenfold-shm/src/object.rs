@@ -367,6 +367,13 @@ pub(crate) fn add_ref(heap: Heap, seat: Seat, id: BlockId, cell: Word) -> Result
     Ok(())
 }
 
+/// Moves what one cell of the caller's own names to another one, which is empty.
+pub(crate) fn move_block(heap: Heap, seat: Seat, id: BlockId, from: Word, to: Word) -> Result<()> {
+    let guard = stripe(heap, seat, id)?;
+    guard.commit([Store::new(to, id.bits()), Store::new(from, 0)]);
+    Ok(())
+}
+
 /// Empties a cell: frees the block that it owns, or drops the reference that it counts for.
 ///
 /// # Errors

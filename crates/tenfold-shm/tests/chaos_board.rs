@@ -45,7 +45,8 @@ fn plan(raw: bool, cancellable: bool, chunk_len: u32, handle: &Handle) -> BatchP
         return plan;
     }
     for n in 0..ITEMS {
-        plan.push(&input(n), handles_of(n, handle));
+        let input = input(n);
+        plan.push(handle.heap(), Outgoing { parts: &[&input], handles: handles_of(n, handle) }).unwrap();
     }
     plan
 }

@@ -231,7 +231,8 @@ impl Pool {
     }
 }
 
-fn kill(heap: Heap, worker: Identity) {
+/// Kills a worker: of a pool that ends, or one that runs a cancelled task.
+pub fn kill(heap: Heap, worker: Identity) {
     let entry = participant::roster(worker.slot(), heap);
     // The pidfd pins the process; the identity, checked after, says that it is the one meant.
     if let Ok(fd) = PidFd::open(entry.pid())

@@ -5,7 +5,8 @@
 //!                                                      └─ long inputs: a block each, named in the batch
 //! ```
 //!
-//! *Killed here:* until the batch is whole it counts as mere bytes in a cell of the dead process; then
+//! *Killed here:* a long input is named by an entry of the submitter's ledger before it is by the batch, like a message
+//! that has arrived. Until the batch is whole it counts as mere bytes in a cell of the dead process; then
 //! it is an object that the process holds. The sweep frees either, with the blocks of its inputs.
 
 use core::sync::atomic::Ordering;
@@ -15,12 +16,12 @@ use super::submitted::Batch;
 use crate::error::Result;
 use crate::heap::{At, Heap, WINDOW};
 use crate::kill_point::{KillPoint, reach};
-use crate::message::{self, Outgoing};
+use crate::message::{self, Outgoing, Payload};
 use crate::object::{Handle, ObjectKind};
 use crate::participant::seat;
 
 /// What a batch is to contain; filled item by item, then written to the heap in one go.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct BatchPlan {
     /// Where the function's entry is in the executable.
     pub function: u64,
@@ -46,7 +47,8 @@ pub struct BatchPlan {
     pub preamble: Preamble,
     bytes: Vec<u8>,
     ends: Vec<u32>,
-    boxed: Vec<(u32, Vec<u8>, Vec<Handle>)>,
+    boxed: Vec<(u32, Payload)>,
+    boxed_bytes: usize,
 }
 
 /// What all items of a job have in common; a worker reads it once.
@@ -169,17 +171,31 @@ impl BatchPlan {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Adds an item.
-    pub fn push(&mut self, bytes: &[u8], handles: &[Handle]) {
+    /// Adds an item. A long one, or one with handles, is written to the heap at once.
+    ///
+    /// # Errors
+    /// If the heap has no room for a long one.
+    #[inline]
+    pub fn push(&mut self, heap: Heap, input: Outgoing<'_>) -> Result<()> {
         debug_assert_eq!(self.stride, 0);
-        if bytes.len() > INPUT_INLINE || !handles.is_empty() {
-            self.boxed.push((self.ends.len() as u32, bytes.to_vec(), handles.to_vec()));
+        let len = input.len();
+        if len > INPUT_INLINE || !input.handles.is_empty() {
+            self.boxed.push((self.ends.len() as u32, Payload::write(heap, input)?));
+            self.boxed_bytes += len;
             let aligned = self.bytes.len().next_multiple_of(8) + 8;
             self.bytes.resize(aligned, 0);
         } else {
-            self.bytes.extend_from_slice(bytes);
+            for part in input.parts {
+                self.bytes.extend_from_slice(part);
+            }
         }
         self.ends.push(self.bytes.len() as u32);
+        Ok(())
+    }
+
+    /// Bytes of the inputs so far, those in blocks of their own included.
+    pub fn input_bytes(&self) -> usize {
+        self.bytes.len() + self.boxed_bytes
     }
 
     /// Forgets the items, keeps the rest.
@@ -187,11 +203,12 @@ impl BatchPlan {
         self.bytes.clear();
         self.ends.clear();
         self.boxed.clear();
+        self.boxed_bytes = 0;
     }
 }
 
 impl Batch {
-    /// Writes a planned batch to the heap.
+    /// Writes a planned batch to the heap. Long inputs move there from the plan.
     ///
     /// # Errors
     /// If the heap has no room.
@@ -214,7 +231,7 @@ impl Batch {
                     block.word(heap, (table_at + 8 * index) as u64)?.store(entry, Ordering::Relaxed);
                     from = *end;
                 }
-                for (index, _, _) in &plan.boxed {
+                for (index, _) in &plan.boxed {
                     let end = plan.ends[*index as usize];
                     let entry = (bytes_at as u64 + u64::from(end) - 8) << 32 | u64::from(BOXED);
                     block.word(heap, table_at as u64 + 8 * u64::from(*index))?.store(entry, Ordering::Relaxed);
@@ -224,10 +241,9 @@ impl Batch {
         })?;
         let batch = Batch::from_handle(handle)?;
         plan.preamble.write(heap, &batch)?;
-        for (index, bytes, handles) in &plan.boxed {
+        for (index, input) in &plan.boxed {
             let (at, _) = input_entry(heap, batch.block(), batch.tables.head, *index as usize)?;
-            let cell = batch.block().word(heap, at)?;
-            message::write(heap, seat(heap)?, Outgoing { parts: &[bytes], handles }, cell)?;
+            input.move_to(heap, batch.block().word(heap, at)?)?;
         }
         reach(KillPoint::BoardBatchBuilt);
         Ok(batch)

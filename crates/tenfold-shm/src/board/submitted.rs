@@ -94,6 +94,13 @@ impl Batch {
         self.tables.head.watched.store(1, Ordering::SeqCst);
     }
 
+    /// How many of its first items have been claimed by workers, and perhaps given back since.
+    pub fn claimed(&self) -> usize {
+        let head = self.tables.head;
+        let cursor = head.cursor.load(Ordering::Relaxed) as usize;
+        cursor.saturating_mul(head.chunk_len.load(Ordering::Relaxed) as usize).min(self.items())
+    }
+
     /// Whether item `item` has its final status.
     #[inline]
     pub fn is_final(&self, item: usize) -> bool {

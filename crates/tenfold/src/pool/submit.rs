@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tenfold_engine::Handle;
 use tenfold_engine::pool::board::{Batch, BatchPlan, Outcome};
+use tenfold_engine::shm::message::Outgoing;
 use tenfold_engine::sys::clock::Deadline;
 
 use super::Shared;
@@ -76,7 +78,9 @@ impl<A: Message, R: Message> Job<A, R> {
         if self.plan.stride > 0 {
             payload::encoded(item, |bytes, _| self.plan.push_raw(bytes))
         } else {
-            payload::encoded(item, |bytes, handles| self.plan.push(bytes, handles))
+            let heap = self.shared.engine.board().handle().heap();
+            let push = |bytes: &[u8], handles: &[Handle]| self.plan.push(heap, Outgoing { parts: &[bytes], handles });
+            Ok(payload::encoded(item, push)??)
         }
     }
 

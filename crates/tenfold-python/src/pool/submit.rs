@@ -1,0 +1,259 @@
+//! Tasks on their way to the board.
+//!
+//! ```text
+//!  apply ─▶ the pool's open batch: each call is one more item        map ─▶ batches of growing length
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use pyo3::exceptions::{PyOverflowError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+use tenfold_engine::Heap;
+use tenfold_engine::shm::board::{Batch, BatchPlan, Board, OpenBatch, Preamble};
+use tenfold_engine::shm::message::Outgoing;
+
+use super::board::PoolBoard;
+use super::lock;
+use super::task::{Function, Kind, with_call};
+use crate::{codec, errors};
+
+/// Items of an open batch, and bytes of their short inputs.
+pub(super) const OPEN_ITEMS: usize = 512;
+pub(super) const OPEN_BYTES: usize = 48 << 10;
+/// Items of a map's first batch: few, so that the workers begin early.
+const FIRST_BATCH: usize = 256;
+/// A batch is submitted when its inputs have so many bytes.
+const BATCH_BYTES: usize = 4 << 20;
+/// A map that is waited for is this many bytes ahead of its results at most.
+const AHEAD: usize = 32 << 20;
+
+/// What is asked for beyond a function and its arguments.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings {
+    /// Nanoseconds that a task may take; 0 for no limit.
+    timeout: u64,
+    retries: u8,
+    unit: u32,
+}
+
+impl Settings {
+    /// # Errors
+    /// If the limit makes no sense as a time.
+    pub(super) fn new(limit: Option<f64>, retries: u8, unit: u32) -> PyResult<Settings> {
+        let timeout = match limit {
+            None => 0,
+            Some(seconds) if seconds.is_nan() || seconds <= 0.0 => {
+                return Err(PyValueError::new_err("a task's timeout must be a positive number of seconds"));
+            }
+            Some(seconds) if seconds > 1e9 => {
+                return Err(PyOverflowError::new_err("a task's timeout is too large; use None for no limit"));
+            }
+            Some(seconds) => ((seconds * 1e9) as u64).max(1),
+        };
+        Ok(Settings { timeout, retries, unit })
+    }
+
+    fn are_plain(&self) -> bool {
+        self.timeout == 0 && self.retries == 0
+    }
+
+    /// A plan without items.
+    pub(super) fn plan(&self, kind: Kind, board: &Board) -> BatchPlan {
+        let mut plan = BatchPlan::default();
+        plan.function = kind as u64;
+        plan.timeout = self.timeout;
+        plan.retries = self.retries;
+        plan.unit = self.unit;
+        plan.bell = board.next_bell() as u32;
+        plan
+    }
+}
+
+/// A task's place on the board.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) batch: Batch,
+    pub(super) item: usize,
+}
+
+/// The single calls of a pool.
+#[derive(Default)]
+pub(super) struct Calls {
+    open: Option<OpenBatch>,
+    /// The function that was pickled last, if its pickle only names it.
+    last: Option<(Py<PyAny>, Arc<Function>)>,
+}
+
+impl Calls {
+    /// Submits one call.
+    ///
+    /// # Errors
+    /// If something cannot be pickled, or the heap has no room.
+    pub(super) fn submit(
+        pool: &PoolBoard,
+        function: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyTuple>,
+        keywords: Option<&Bound<'_, PyDict>>,
+        settings: Settings,
+    ) -> PyResult<Place> {
+        let py = function.py();
+        let function = Calls::pickled(pool, function)?;
+        let args = codec::encode(args.as_any())?;
+        let keywords = keywords.filter(|keywords| !keywords.is_empty());
+        let keywords = keywords.map(|keywords| codec::encode(keywords.as_any())).transpose()?;
+        let (board, heap) = (pool.board()?, pool.heap()?);
+        with_call(py, &function, &args, keywords.as_ref(), |input| {
+            if settings.are_plain() {
+                let mut calls = lock(pool.calls());
+                add(&mut calls.open, board, input, || open(heap, board, settings))
+            } else {
+                let mut plan = settings.plan(Kind::Call, board);
+                plan.cancellable = true;
+                plan.tell_each = true;
+                let open = || OpenBatch::create(heap, board.handle(), &plan, 1, input.len() + 8);
+                add(&mut None, board, input, || open().map_err(errors::heap))
+            }
+        })?
+    }
+
+    /// The pickled function: the one from the last call, if it is the same.
+    fn pickled(pool: &PoolBoard, function: &Bound<'_, PyAny>) -> PyResult<Arc<Function>> {
+        let same = |(known, pickled): &(Py<PyAny>, Arc<Function>)| known.is(function).then(|| Arc::clone(pickled));
+        if let Some(pickled) = lock(pool.calls()).last.as_ref().and_then(same) {
+            return Ok(pickled);
+        }
+        let pickled = Arc::new(Function::encode(function)?);
+        if pickled.is_reference() {
+            let last = Some((function.clone().unbind(), Arc::clone(&pickled)));
+            // Dropped after the lock is free: what happens then is Python's.
+            let _before = core::mem::replace(&mut lock(pool.calls()).last, last);
+        }
+        Ok(pickled)
+    }
+
+    /// Lets go of everything.
+    pub(super) fn end(&mut self) {
+        self.open = None;
+    }
+}
+
+fn open(heap: Heap, board: &Board, settings: Settings) -> PyResult<OpenBatch> {
+    let mut plan = settings.plan(Kind::Call, board);
+    plan.cancellable = true;
+    plan.tell_each = true;
+    OpenBatch::create(heap, board.handle(), &plan, OPEN_ITEMS, OPEN_BYTES).map_err(errors::heap)
+}
+
+/// Adds an item to the batch in `current`, or to a new one that takes its place, and tells the workers.
+///
+/// # Errors
+/// If the heap has no room.
+pub(super) fn add(
+    current: &mut Option<OpenBatch>,
+    board: &Board,
+    input: Outgoing<'_>,
+    open: impl FnOnce() -> PyResult<OpenBatch>,
+) -> PyResult<Place> {
+    if let Some(batch) = current
+        && let Some(item) = batch.push(input).map_err(errors::heap)?
+    {
+        board.announce(batch).map_err(errors::heap)?;
+        return Ok(Place { batch: batch.batch().clone(), item });
+    }
+    let batch = current.insert(open()?);
+    let item = batch.push(input).map_err(errors::heap)?;
+    let item = item.ok_or_else(|| PyValueError::new_err("a task does not fit into an empty batch"))?;
+    board.announce(batch).map_err(errors::heap)?;
+    Ok(Place { batch: batch.batch().clone(), item })
+}
+
+/// The items of a map on their way.
+pub(super) struct Map<'a> {
+    board: &'a Board,
+    heap: Heap,
+    plan: BatchPlan,
+    length: usize,
+    workers: usize,
+    /// Items that a worker takes at a time, if the caller has said so.
+    exact: Option<usize>,
+    batch_len: usize,
+    /// Bytes of the batches that are submitted and not collected.
+    ahead: VecDeque<usize>,
+}
+
+impl<'a> Map<'a> {
+    /// # Errors
+    /// If the function cannot be pickled.
+    pub(super) fn new(
+        pool: &'a PoolBoard,
+        function: &Bound<'_, PyAny>,
+        star: bool,
+        length: usize,
+        exact: bool,
+        settings: Settings,
+    ) -> PyResult<Map<'a>> {
+        let board = pool.board()?;
+        let function = Function::encode(function)?;
+        let mut plan = settings.plan(if star { Kind::Star } else { Kind::Map }, board);
+        plan.preamble = Preamble::Message(function.bytes, function.handles);
+        let exact = exact.then_some(settings.unit as usize);
+        let workers = board.wanted().max(1) as usize;
+        let ahead = VecDeque::new();
+        Ok(Map { board, heap: pool.heap()?, plan, length, workers, exact, batch_len: FIRST_BATCH, ahead })
+    }
+
+    /// Adds an item. Returns a batch that is full and has been submitted, if there is one now.
+    ///
+    /// # Errors
+    /// If it cannot be pickled, or the heap has no room.
+    #[inline]
+    pub(super) fn push(&mut self, item: &Bound<'_, PyAny>) -> PyResult<Option<Batch>> {
+        let encoded = codec::encode(item)?;
+        encoded.with(item.py(), |input| self.plan.push(self.heap, input))?.map_err(errors::heap)?;
+        // A chunk lies in one batch.
+        let whole = self.exact.is_none_or(|len| self.plan.items() % len == 0);
+        let enough = self.plan.items() >= self.batch_len || self.plan.input_bytes() > BATCH_BYTES;
+        if self.plan.is_full() || (enough && whole) { self.submit().map(Some) } else { Ok(None) }
+    }
+
+    /// Submits what is left.
+    ///
+    /// # Errors
+    /// If the heap has no room.
+    pub(super) fn submit_rest(&mut self) -> PyResult<Option<Batch>> {
+        if self.plan.items() == 0 { Ok(None) } else { self.submit().map(Some) }
+    }
+
+    fn submit(&mut self) -> PyResult<Batch> {
+        let items = self.plan.items();
+        self.plan.chunk_len = self.chunk_len() as u32;
+        let batch = Batch::create(self.heap, self.board.handle(), &self.plan).map_err(errors::heap)?;
+        self.board.submit(&batch).map_err(errors::heap)?;
+        self.ahead.push_back(self.plan.input_bytes());
+        self.plan.clear();
+        if self.plan.base == 0 {
+            self.plan.preamble = Preamble::Of(batch.clone());
+        }
+        self.plan.base += items as u64;
+        self.batch_len = self.batch_len.saturating_mul(2);
+        Ok(batch)
+    }
+
+    /// Items that a worker takes at a time: the fewer are left, the fewer, so that all workers end together.
+    fn chunk_len(&self) -> usize {
+        let left = self.length.saturating_sub(self.plan.base as usize);
+        self.exact.unwrap_or_else(|| (left / (self.workers * 64)).clamp(1, 32)).max(1)
+    }
+
+    /// Whether so much is under way that results should be collected first.
+    pub(super) fn is_far_ahead(&self) -> bool {
+        self.ahead.len() > 1 && self.ahead.iter().sum::<usize>() > AHEAD
+    }
+
+    /// The first batch that was not collected is.
+    pub(super) fn note_collected(&mut self) {
+        self.ahead.pop_front();
+    }
+}

@@ -1,0 +1,200 @@
+//! A worker's life: claim tasks, run them, commit their results.
+//!
+//! ```text
+//!  claim chunk ─▶ function of the job ─▶ begin item ─▶ unpickle ─▶ call ─▶ pickle ─▶ commit ─▶ next item … ─▶ tell
+//!      ▲                                    │ SystemExit: the process ends, this task has died with it
+//!      └── sleep, without any work ─────────┘
+//! ```
+//!
+//! All exceptions but `SystemExit` are the task's own error. Ctrl-C reaches all processes at once: a worker that has
+//! nothing to do takes no notice, in a task it is that task's error; what becomes of the pool, the parent decides.
+
+use std::collections::HashMap;
+
+use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyFloat, PyTuple};
+use tenfold_engine::pool::TimeLimit;
+use tenfold_engine::shm::board::{Board, BoardState, Chunk};
+use tenfold_engine::shm::heap::BlockId;
+
+use super::failure::Failure;
+use super::task::{Kind, is_reference, split_call};
+use crate::{codec, errors, waiting};
+
+/// Functions that are known by name are kept, up to this many.
+const FUNCTIONS_MAX: usize = 256;
+
+/// A worker between its first task and its last.
+struct Worker<'a, 'py> {
+    py: Python<'py>,
+    board: &'a Board,
+    limit: TimeLimit,
+    /// Functions by the pickles that name them.
+    functions: HashMap<Vec<u8>, Bound<'py, PyAny>>,
+    /// The function of the job that this worker was last at, or why there is none.
+    job: Option<(BlockId, Result<Bound<'py, PyAny>, PyErr>)>,
+    /// Tasks done so far, and how many are to be done, in units of 2^-32.
+    done: u64,
+    most: u64,
+}
+
+/// Works until the pool ends, or `max_tasks` tasks (0: any number) are done.
+///
+/// # Errors
+/// `SystemExit` from a task; what a signal handler raises; if the heap is corrupt or has no room.
+pub(super) fn work(py: Python<'_>, board: &Board, max_tasks: u32) -> PyResult<()> {
+    let most = if max_tasks == 0 { u64::MAX } else { u64::from(max_tasks) << 32 };
+    let mut worker =
+        Worker { py, board, limit: TimeLimit::default(), functions: HashMap::new(), job: None, done: 0, most };
+    board.join_as_worker().map_err(errors::heap)?;
+    while worker.done < worker.most {
+        match board.claim().map_err(errors::heap)? {
+            Some(chunk) => worker.run(chunk)?,
+            None if board.state() != BoardState::Open => break,
+            None => worker.wait()?,
+        }
+    }
+    board.leave().map_err(errors::heap)
+}
+
+impl<'py> Worker<'_, 'py> {
+    /// Waits for work, holding on to nothing of the last one.
+    fn wait(&mut self) -> PyResult<()> {
+        self.job = None;
+        let board = self.board;
+        match waiting::blocking(self.py, || board.wait_for_work(), |_, _| ()) {
+            Ok(waited) => waited.map_err(errors::heap),
+            Err(error) => self.unless_interrupted(error),
+        }
+    }
+
+    fn unless_interrupted(&self, error: PyErr) -> PyResult<()> {
+        if error.is_instance_of::<PyKeyboardInterrupt>(self.py) { Ok(()) } else { Err(error) }
+    }
+
+    fn run(&mut self, mut chunk: Chunk) -> PyResult<()> {
+        let kind = Kind::from_bits(chunk.function());
+        let step = (1u64 << 32).div_ceil(u64::from(chunk.unit()));
+        while self.done < self.most
+            && let Some(item) = chunk.begin_item()
+        {
+            self.done = self.done.saturating_add(step);
+            self.limit.begin(&chunk).map_err(errors::heap)?;
+            let called = match kind {
+                Some(Kind::Call) => self.call(&chunk, item),
+                Some(kind) => self.apply(&chunk, item, kind),
+                None => Err(nonsense()),
+            };
+            match called {
+                Ok(result) => self.commit(&mut chunk, &result)?,
+                Err(error) if error.is_instance_of::<PySystemExit>(self.py) => return Err(error),
+                Err(error) => self.fail(&mut chunk, Failure::raised(self.py, &error)?)?,
+            }
+            // A function in C may leave a signal to be looked at.
+            self.py.check_signals().or_else(|error| self.unless_interrupted(error))?;
+        }
+        if chunk.is_over() {
+            self.board.tell(&chunk);
+        } else {
+            chunk.give_back();
+        }
+        Ok(())
+    }
+
+    /// Calls the job's function with an item.
+    #[inline]
+    fn apply(&mut self, chunk: &Chunk, item: usize, kind: Kind) -> PyResult<Bound<'py, PyAny>> {
+        let py = self.py;
+        let function = self.function_of_job(chunk)?.clone();
+        let argument = chunk.with_input(item, |bytes, _handles| codec::decode(py, bytes)).map_err(errors::heap)??;
+        match kind {
+            Kind::Star => {
+                let argument = argument.into_bound(py);
+                match argument.cast::<PyTuple>() {
+                    Ok(tuple) => function.call1(tuple),
+                    Err(_) => function.call1(PyTuple::new(py, argument.try_iter()?.collect::<PyResult<Vec<_>>>()?)?),
+                }
+            }
+            _ => function.call1((argument,)),
+        }
+    }
+
+    /// The function that all items of the chunk's job have in common.
+    #[inline]
+    fn function_of_job(&mut self, chunk: &Chunk) -> PyResult<&Bound<'py, PyAny>> {
+        let id = chunk.preamble().map_err(errors::heap)?.ok_or_else(nonsense)?;
+        if self.job.as_ref().is_none_or(|(known, _)| *known != id) {
+            let (bytes, _handles) = chunk.read_preamble(id).map_err(errors::heap)?;
+            self.job = Some((id, self.function(&bytes)));
+        }
+        match &self.job {
+            Some((_, Ok(function))) => Ok(function),
+            Some((_, Err(error))) => Err(error.clone_ref(self.py)),
+            None => Err(nonsense()),
+        }
+    }
+
+    /// The function that a payload is.
+    fn function(&mut self, payload: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(function) = self.functions.get(payload) {
+            return Ok(function.clone());
+        }
+        let function = codec::decode(self.py, payload)?.into_bound(self.py);
+        if is_reference(payload) {
+            if self.functions.len() >= FUNCTIONS_MAX {
+                self.functions.clear();
+            }
+            self.functions.insert(payload.to_vec(), function.clone());
+        }
+        Ok(function)
+    }
+
+    /// Calls an item that has its own function.
+    fn call(&mut self, chunk: &Chunk, item: usize) -> PyResult<Bound<'py, PyAny>> {
+        let py = self.py;
+        let parts = chunk.with_input(item, |input, _handles| {
+            let (args, keywords, function) = split_call(input).ok_or_else(nonsense)?;
+            let keywords = if keywords.is_empty() { None } else { Some(codec::decode(py, keywords)?) };
+            Ok::<_, PyErr>((self.function(function)?, codec::decode(py, args)?, keywords))
+        });
+        let (function, args, keywords) = parts.map_err(errors::heap)??;
+        let args = args.bind(py).cast::<PyTuple>()?;
+        match keywords {
+            None => function.call1(args),
+            Some(keywords) => function.call(args, Some(keywords.bind(py).cast::<PyDict>()?)),
+        }
+    }
+
+    #[inline]
+    fn commit(&mut self, chunk: &mut Chunk, result: &Bound<'py, PyAny>) -> PyResult<()> {
+        let py = self.py;
+        if result.is_exact_instance_of::<PyFloat>() {
+            self.limit.end(chunk).map_err(errors::heap)?;
+            let word = result.extract::<f64>()?.to_bits();
+            return chunk.commit_word(word).map_err(errors::heap);
+        }
+        let committed = match codec::encode(result) {
+            Ok(encoded) => {
+                self.limit.end(chunk).map_err(errors::heap)?;
+                encoded.with(py, |outgoing| chunk.commit(outgoing))?.map_err(errors::heap)
+            }
+            Err(error) => Err(error),
+        };
+        match committed {
+            Ok(()) => Ok(()),
+            Err(error) => self.fail(chunk, Failure::unsent(py, &error, result)?),
+        }
+    }
+
+    /// Commits that the running item has failed. A report that does not fit into the heap becomes one that says so.
+    #[cold]
+    fn fail(&mut self, chunk: &mut Chunk, failure: Failure) -> PyResult<()> {
+        self.limit.end(chunk).map_err(errors::heap)?;
+        failure.commit(self.py, chunk).or_else(|error| Failure::raised(self.py, &error)?.commit(self.py, chunk))
+    }
+}
+
+fn nonsense() -> PyErr {
+    PyValueError::new_err("a task does not make sense: some process has written over shared memory")
+}

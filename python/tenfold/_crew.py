@@ -1,0 +1,198 @@
+"""The workers of a pool, and the thread that looks after them.
+
+    start: fill ─▶ worker, worker, …           thread: asleep until a worker ends or the bell rings
+    a worker ends ─▶ reap it, tell the engine ─▶ fill up, while there is work or more may come
+    close ─▶ when nothing more is fed: the workers end once they have done what there is
+    terminate ─▶ all are killed
+
+Workers that die again and again before they are ready for work are not replaced: the pool is broken.
+"""
+
+import os
+import threading
+import time
+
+
+from . import _native
+from ._original import original
+
+__all__ = ["Crew"]
+
+# So many deaths in a row before any worker was ready make a pool broken.
+_FAILURES_MAX = 3
+# Seconds that a worker has between SIGTERM and SIGKILL.
+_GRACE = 2.0
+
+
+class Crew:
+    """A pool's workers."""
+
+    def __init__(self, board, herald, workers, size, make):
+        self._board = board
+        self._herald = herald
+        self._workers = workers
+        self._size = size
+        self._make = make
+        self._lock = threading.RLock()
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._feeders = set()
+        self._closing = False
+        self._terminated = False
+        self._dead = 0
+        self._forgiven = 0
+        self._seen_ready = 0
+        self._last_code = None
+        self._owner = os.getpid()
+        self._thread = threading.Thread(target=self._run, name="tenfold-crew", daemon=True)
+
+    def __del__(self):
+        os.close(self._bell)
+
+    def start(self):
+        """Start the workers, or none: if one cannot be started, its error is raised."""
+        try:
+            self.fill()
+        except BaseException:
+            for worker in self._workers:
+                if worker.exitcode is None:
+                    worker.terminate()
+            for worker in self._workers:
+                worker.join()
+            raise
+        self._thread.start()
+
+    def fill(self):
+        """Start workers until there are enough."""
+        with self._lock:
+            while len(self._workers) < self._size and not self._terminated:
+                worker = self._make()
+                # Among the workers first: what was started is then never forgotten.
+                self._workers.append(worker)
+                try:
+                    worker.start()
+                except BaseException:
+                    self._workers.remove(worker)
+                    raise
+
+    def feed(self, stream, iterator, group):
+        """Feed a stream from an iterator, in a thread of its own."""
+        thread = threading.Thread(
+            target=self._feed, args=(stream, iterator, group), name="tenfold-feeder", daemon=True
+        )
+        with self._lock:
+            self._feeders.add(thread)
+        thread.start()
+
+    def _feed(self, stream, iterator, group):
+        error = None
+        try:
+            stream._feed(iterator, group, True)
+        except BaseException as raised:
+            error = raised
+        stream._complete(error)
+        with self._lock:
+            self._feeders.discard(threading.current_thread())
+        self._ring()
+
+    def close(self):
+        """Let the workers end when there is nothing more to do."""
+        with self._lock:
+            self._closing = True
+            if not self._feeders:
+                self._board.close()
+        self._ring()
+
+    def join(self):
+        """Wait until the workers of a pool that is closed or terminated have ended."""
+        self._thread.join()
+        self._herald.join()
+        for worker in list(self._workers):
+            worker.join()
+
+    def terminate(self):
+        """End the workers now. In a child of fork, whose parent the pool belongs to, do nothing."""
+        if os.getpid() != self._owner:
+            return
+        self._terminated = True
+        self._board.terminate()
+        with self._lock:
+            workers = list(self._workers)
+        self._herald.end()
+        self._ring()
+        for worker in workers:
+            if worker.exitcode is None:
+                worker.terminate()
+        deadline = time.monotonic() + _GRACE
+        for worker in workers:
+            worker.join(max(0.0, deadline - time.monotonic()))
+            if worker.exitcode is None:
+                worker.kill()
+                worker.join()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join()
+        self._herald.join()
+
+    def _ring(self):
+        os.eventfd_write(self._bell, 1)
+
+    def _run(self):
+        wait = original("connection").wait
+        while self._tend():
+            wait([*(worker.sentinel for worker in list(self._workers)), self._bell])
+            try:
+                os.eventfd_read(self._bell)
+            except BlockingIOError:
+                pass
+        self._herald.end()
+
+    def _tend(self):
+        """Do what is to be done; returns whether there will be more."""
+        with self._lock:
+            self._bury_dead()
+            if self._terminated:
+                return bool(self._workers)
+            if self._closing and not self._feeders:
+                self._board.close()
+            state = self._board.state
+            if state == "open" or (state == "closed" and self._board.has_work()):
+                self._replace()
+            return bool(self._workers) or not self._closing
+
+    def _bury_dead(self):
+        for worker in list(self._workers):
+            if worker.exitcode is not None:
+                self._last_code = code = worker.exitcode
+                _native.reaped(worker.pid, -code if code < 0 else code << 8)
+                worker.join()
+                self._workers.remove(worker)
+                self._dead += 1
+
+    def _replace(self):
+        missing = self._size - len(self._workers)
+        if missing <= 0:
+            return
+        failures = self._failures()
+        if failures >= _FAILURES_MAX:
+            self._give_up(
+                f"{failures} workers in a row ended before they were ready for work, the last with exit "
+                f"code {self._last_code}; look at the initializer, at what the main module does when it "
+                "is imported, and at standard error"
+            )
+            return
+        try:
+            self.fill()
+        except Exception as error:
+            # The others go on, and the next event tries again.
+            if not self._workers:
+                self._give_up(f"no process can be started: {error!r}")
+
+    def _failures(self):
+        """How many workers in a row have died before they were ready."""
+        ready = self._board.ready_workers()
+        unready_dead = self._dead - (ready - self._board.present_workers())
+        if ready != self._seen_ready:
+            self._seen_ready, self._forgiven = ready, unready_dead
+        return unready_dead - self._forgiven
+
+    def _give_up(self, text):
+        self._board.declare_broken(RuntimeError(text))
