@@ -5,15 +5,14 @@
     close ─▶ when nothing more is fed: the workers end once they have done what there is
     terminate ─▶ all are killed
 
-Workers that die again and again before they are ready for work are not replaced: the pool is broken.
+Workers that die again and again before they are ready are not replaced: the pool is broken.
 """
 
+import contextlib
 import os
 import threading
 import time
 
-
-from . import _native
 from ._original import original
 
 __all__ = ["Crew"]
@@ -139,10 +138,8 @@ class Crew:
         wait = original("connection").wait
         while self._tend():
             wait([*(worker.sentinel for worker in list(self._workers)), self._bell])
-            try:
+            with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._bell)
-            except BlockingIOError:
-                pass
         self._herald.end()
 
     def _tend(self):
@@ -161,8 +158,7 @@ class Crew:
     def _bury_dead(self):
         for worker in list(self._workers):
             if worker.exitcode is not None:
-                self._last_code = code = worker.exitcode
-                _native.reaped(worker.pid, -code if code < 0 else code << 8)
+                self._last_code = worker.exitcode
                 worker.join()
                 self._workers.remove(worker)
                 self._dead += 1
@@ -174,9 +170,9 @@ class Crew:
         failures = self._failures()
         if failures >= _FAILURES_MAX:
             self._give_up(
-                f"{failures} workers in a row ended before they were ready for work, the last with exit "
-                f"code {self._last_code}; look at the initializer, at what the main module does when it "
-                "is imported, and at standard error"
+                f"{failures} workers in a row ended before they were ready for work, the last with "
+                f"exit code {self._last_code}; look at the initializer, at what the main module "
+                "does when it is imported, and at standard error"
             )
             return
         try:

@@ -4,6 +4,7 @@ It exists once there is something for it to do, and sleeps at the watcher's bell
 """
 
 import collections
+import contextlib
 import sys
 import threading
 
@@ -50,8 +51,8 @@ class Herald:
             ending = self._ending
             while self._added:
                 self._pending.append(self._added.popleft())
-            # Tasks are run in the order of the calls, so what is done stands in front. All are looked
-            # at before a sleep.
+            # Tasks are run in the order of the calls, so what is done stands in front. All are
+            # looked at before a sleep.
             if self._announce_final(64) or self._announce_final(len(self._pending)):
                 continue
             if ending and not self._added:
@@ -69,7 +70,7 @@ class Herald:
             self._added.popleft()._abandon()
 
     def _announce_final(self, patience):
-        """Announce what is done, until so many are found that are not; returns whether there was any."""
+        """Announce what is done, until so many are found that are not; was there any?"""
         kept, found = [], False
         while self._pending and len(kept) < patience:
             result = self._pending.popleft()
@@ -95,7 +96,7 @@ class Arrival:
 
 
 async def arrival(register):
-    """Wait, in asyncio, until the function that `register` is given is called, by whatever thread."""
+    """Wait, in asyncio, until a thread calls the function that `register` is given."""
     import asyncio
 
     loop = asyncio.get_running_loop()
@@ -106,10 +107,8 @@ async def arrival(register):
             future.set_result(None)
 
     def wake():
-        try:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(settle)
-        except RuntimeError:  # the loop is closed
-            pass
 
     register(wake)
     await future

@@ -37,7 +37,7 @@ class ApplyResult(PoolResult, std.ApplyResult):
         self._abandon()
 
     def _abandon(self):
-        """Runs in the herald's thread at the end, also if the pool has ended before the tasks were."""
+        """Runs in the herald's thread at last, also if the pool has ended before the tasks."""
         self._tell()
         while self._awaiting:
             self._awaiting.pop()()

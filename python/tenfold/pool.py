@@ -14,10 +14,16 @@ joblib's does, wants the standard library's pool with its queues, and gets it.
 
 import os
 
-from . import get_context, process
+from . import get_context, process, util
 from ._cpus import available_cpus
 from ._crew import Crew
-from ._faults import BrokenPool, PoolTerminated, TaskCancelled, TaskTimeout, WorkerDied  # noqa: F401
+from ._faults import (  # noqa: F401
+    BrokenPool,
+    PoolTerminated,
+    TaskCancelled,
+    TaskTimeout,
+    WorkerDied,
+)
 from ._herald import Herald
 from ._native import PoolBoard, forget_results
 from ._original import mirror
@@ -30,6 +36,7 @@ from ._results import (  # noqa: F401
 )
 
 std = mirror(globals(), "pool")
+INIT, RUN, CLOSE, TERMINATE = std.INIT, std.RUN, std.CLOSE, std.TERMINATE
 
 # What the parent waits for is not the child's, and would be kept for ever.
 os.register_at_fork(after_in_child=forget_results)
@@ -41,8 +48,8 @@ _AT_HAND = frozenset({list, tuple, range, set, frozenset, dict, str, bytes, byte
 class Pool(std.Pool):
     """A pool of worker processes; without a number, one for each processor that we may use.
 
-    With `max_memory`, each worker may have that many bytes of private memory; a task that needs more
-    gets a MemoryError.
+    With `max_memory`, each worker may have that many bytes of private memory; a task that needs
+    more gets a MemoryError.
     """
 
     # The native half; None in a pool that is the standard library's.
@@ -69,9 +76,10 @@ class Pool(std.Pool):
         self._ctx = context
         if processes < 1:
             raise ValueError("Number of processes must be at least 1")
-        if maxtasksperchild is not None:
-            if not isinstance(maxtasksperchild, int) or maxtasksperchild <= 0:
-                raise ValueError("maxtasksperchild must be a positive int or None")
+        if maxtasksperchild is not None and (
+            not isinstance(maxtasksperchild, int) or maxtasksperchild <= 0
+        ):
+            raise ValueError("maxtasksperchild must be a positive int or None")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         if max_memory is not None and max_memory <= 0:
@@ -95,11 +103,11 @@ class Pool(std.Pool):
             return super()._repopulate_pool()
         return self._crew.fill()
 
-    def apply(self, func, args=(), kwds={}, *, timeout=None, retries=0):
+    def apply(self, func, args=(), kwds={}, *, timeout=None, retries=0):  # noqa: B006
         """Return `func(*args, **kwds)`, as a worker has computed it.
 
-        A task that runs longer than `timeout` seconds is killed (`TaskTimeout`); one whose worker dies
-        is tried again `retries` times before that is an error (`WorkerDied`).
+        A task that runs longer than `timeout` seconds is killed (`TaskTimeout`); one whose worker
+        dies is tried again `retries` times before that is an error (`WorkerDied`).
         """
         if self._board is None:
             return super().apply(func, args, kwds)
@@ -109,7 +117,7 @@ class Pool(std.Pool):
         self,
         func,
         args=(),
-        kwds={},
+        kwds={},  # noqa: B006
         callback=None,
         error_callback=None,
         *,
@@ -218,8 +226,8 @@ class Pool(std.Pool):
     def imap(self, func, iterable, chunksize=1, *, timeout=None, retries=0, buffersize=None):
         """Return an iterator over `func(item)` for each item, in order, as results arrive.
 
-        Items are read ahead, whether results are asked for or not; with `buffersize`, at most so many
-        are read whose results have not been asked for.
+        Items are read ahead, whether results are asked for or not; with `buffersize`, at most so
+        many are read whose results have not been asked for.
         """
         if self._board is None:
             return super().imap(func, iterable, chunksize)
@@ -235,9 +243,7 @@ class Pool(std.Pool):
         stream = IMapUnorderedIterator(self)
         return self._stream(stream, func, iterable, chunksize, timeout, retries, buffersize, False)
 
-    def _stream(
-        self, stream, func, iterable, chunksize, timeout, retries, buffersize, ordered
-    ):
+    def _stream(self, stream, func, iterable, chunksize, timeout, retries, buffersize, ordered):
         self._check_running()
         if chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize!r}")
@@ -259,16 +265,18 @@ class Pool(std.Pool):
     def close(self):
         """Take no further tasks; those that were submitted are finished, then the workers end."""
         if self._board is None:
-            return super().close()
+            super().close()
+            return
         util.debug("closing pool")
         if self._state == RUN:
             self._state = CLOSE
             self._crew.close()
 
     def join(self):
-        """Wait until the workers of a closed or terminated pool have ended, and callbacks have run."""
+        """Wait until the workers of a closed or terminated pool have ended, callbacks have run."""
         if self._board is None:
-            return super().join()
+            super().join()
+            return
         util.debug("joining pool")
         if self._state == RUN:
             raise ValueError("Pool is still running")
@@ -292,10 +300,9 @@ def _maker(pool, arguments):
 
 def _not_submitted(result, error, timeout, retries):
     """The error is that of the result, unless what the call itself was given is wrong."""
-    if timeout is not None or retries:
-        # Settings are checked before anything is pickled.
-        if isinstance(error, (ValueError, OverflowError)):
-            raise error
+    asked = timeout is not None or retries
+    if asked and isinstance(error, (ValueError, OverflowError)):
+        raise error
     result._fail(error)
 
 

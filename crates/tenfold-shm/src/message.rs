@@ -185,8 +185,7 @@ impl Payload {
     /// If the heap has no room or is corrupt.
     pub fn move_to(&self, heap: Heap, cell: Word) -> Result<()> {
         match &self.body {
-            Body::Block { cell: held, block, .. } => {
-                check_ours(held)?;
+            Body::Block { cell: held, block, .. } if held.is_original() => {
                 object::move_block(heap, seat(heap)?, block.id(), held.word(), cell)
             }
             _ => {

@@ -5,7 +5,7 @@
 //!    1  raised: the exception        2  unsent: a pair, why something could not be pickled, and that thing's text
 //! ```
 
-use pyo3::exceptions::{PyBaseException, PyRuntimeError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString, PyTuple};
 use tenfold_engine::shm::board::{Chunk, Outcome};
@@ -31,7 +31,7 @@ impl Failure {
     /// If not even the exception's text can be had.
     pub(super) fn raised(py: Python<'_>, error: &PyErr) -> PyResult<Failure> {
         let exception = error.value(py);
-        let text = traceback_text(py, exception);
+        let text = traceback_text(py, error);
         match codec::encode(exception.as_any()) {
             Ok(payload) => Ok(Failure { head: head(RAISED, &text), payload }),
             Err(reason) => Failure::of_pair(py, &text, &reason, exception.as_any()),
@@ -43,7 +43,7 @@ impl Failure {
     /// # Errors
     /// As [`Failure::raised`].
     pub(super) fn unsent(py: Python<'_>, reason: &PyErr, object: &Bound<'_, PyAny>) -> PyResult<Failure> {
-        Failure::of_pair(py, &traceback_text(py, reason.value(py)), reason, object)
+        Failure::of_pair(py, &traceback_text(py, reason), reason, object)
     }
 
     fn of_pair(py: Python<'_>, text: &[u8], reason: &PyErr, object: &Bound<'_, PyAny>) -> PyResult<Failure> {
@@ -84,9 +84,10 @@ fn repr<'py>(object: &Bound<'py, PyAny>) -> Bound<'py, PyAny> {
 }
 
 /// An exception with its traceback, as text.
-pub(super) fn traceback_text(py: Python<'_>, exception: &Bound<'_, PyBaseException>) -> Vec<u8> {
+fn traceback_text(py: Python<'_>, error: &PyErr) -> Vec<u8> {
+    let exception = error.value(py);
     let format = || -> PyResult<Vec<u8>> {
-        let traceback = exception.getattr("__traceback__")?;
+        let traceback = error.traceback(py);
         let format = py.import("traceback")?.getattr("format_exception")?;
         let lines = format.call1((exception.get_type(), exception, traceback))?;
         let text = PyString::new(py, "").call_method1("join", (lines,))?;

@@ -213,7 +213,7 @@ impl<'a> Map<'a> {
         let encoded = codec::encode(item)?;
         encoded.with(item.py(), |input| self.plan.push(self.heap, input))?.map_err(errors::heap)?;
         // A chunk lies in one batch.
-        let whole = self.exact.is_none_or(|len| self.plan.items() % len == 0);
+        let whole = self.exact.is_none_or(|len| self.plan.items().is_multiple_of(len));
         let enough = self.plan.items() >= self.batch_len || self.plan.input_bytes() > BATCH_BYTES;
         if self.plan.is_full() || (enough && whole) { self.submit().map(Some) } else { Ok(None) }
     }
