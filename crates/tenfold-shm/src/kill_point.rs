@@ -176,6 +176,10 @@ kill_points! {
     BoardItemPublished = "board.item-published",
     /// A worker has unlinked a batch and not looked again whether it has got items.
     BoardUnlinked = "board.unlinked",
+    /// It is decided to wake a worker for an item, which is still asleep.
+    BoardCalling = "board.calling",
+    /// A worker that slept is up again and has not said so.
+    BoardRoused = "board.roused",
     /// A dead worker's batch has been taken from it and is not yet back on the board.
     BoardReclaimed = "board.reclaimed",
 }

@@ -11,6 +11,7 @@
 //! There is no thread on the caller's side and nothing polls: the results lie in the batch, and who
 //! wants them looks there, or sleeps at the bell.
 
+mod calls;
 mod failure;
 pub(crate) mod tend;
 mod worker;
@@ -18,6 +19,7 @@ mod worker;
 use std::time::Duration;
 
 use tenfold_shm::board::{Batch, BatchPlan, Board, BoardState};
+use tenfold_shm::message::Outgoing;
 use tenfold_shm::participant::{self, Identity};
 use tenfold_shm::{Handle, Heap, HeapError};
 use tenfold_sys::clock::Deadline;
@@ -25,6 +27,7 @@ use tenfold_sys::process::PidFd;
 
 use crate::launch::LaunchError;
 
+pub use calls::{Call, Place};
 pub use failure::{Failure, FailureKind};
 pub use tenfold_shm::board;
 pub use worker::{TASK_FINGERPRINT, TaskEntry, TaskRun, TimeLimit};
@@ -75,6 +78,7 @@ pub struct PoolPlan {
 pub struct Pool {
     board: Board,
     heap: Heap,
+    calls: calls::Calls,
 }
 
 impl Pool {
@@ -85,7 +89,7 @@ impl Pool {
     pub fn start(heap: Heap, plan: &PoolPlan) -> Result<Pool, PoolError> {
         let board = Board::create(heap, plan.workers)?;
         board.set_recipe(&tend::recipe(plan), &plan.handles)?;
-        let pool = Pool { board, heap };
+        let pool = Pool { board, heap, calls: calls::Calls::default() };
         pool.start_workers()?;
         Ok(pool)
     }
@@ -110,6 +114,15 @@ impl Pool {
         let batch = Batch::create(self.heap, self.board.handle(), plan)?;
         self.board.submit(&batch)?;
         Ok(batch)
+    }
+
+    /// Hands a single call to the workers.
+    ///
+    /// # Errors
+    /// As [`Pool::submit`].
+    pub fn call(&self, call: Call, input: Outgoing<'_>) -> Result<Place, PoolError> {
+        self.check_open()?;
+        Ok(self.calls.submit(self.heap, &self.board, call, input)?)
     }
 
     fn check_open(&self) -> Result<(), PoolError> {
@@ -164,7 +177,8 @@ impl Pool {
         result
     }
 
-    /// If all workers are gone and nobody starts new ones (the nursery was killed), does so.
+    /// If all workers are gone and nobody starts new ones (the nursery was killed), does so. If there is work,
+    /// those who sleep look at it.
     ///
     /// # Errors
     /// If no process can be started.
@@ -176,6 +190,7 @@ impl Pool {
         if self.board.state() == BoardState::Open && workers.is_empty() {
             self.start_workers()?;
         }
+        self.board.call_again();
         Ok(())
     }
 
@@ -187,11 +202,13 @@ impl Pool {
     /// Takes no further tasks; those submitted are finished.
     pub fn close(&self) {
         self.board.close();
+        self.calls.end();
     }
 
     /// Ends the pool at once: running tasks are killed, waiting ones never run.
     pub fn terminate(&self) {
         self.board.terminate();
+        self.calls.end();
         for worker in tend::workers(self.heap, self.board.handle().id()) {
             kill(self.heap, worker);
         }

@@ -180,6 +180,12 @@ pub(super) fn remaining(heap: Heap, block: Block) -> Result<u32> {
     Ok(published.saturating_sub(head.cursor.load(Ordering::SeqCst)))
 }
 
+/// Whether items may still be added.
+pub(super) fn is_open(heap: Heap, block: Block) -> Result<bool> {
+    let head = block.view::<Head>(heap, 0)?;
+    Ok(head.published.load(Ordering::SeqCst) < head.items.load(Ordering::Relaxed))
+}
+
 pub(super) fn input_entry(heap: Heap, block: Block, head: At<Head>, item: usize) -> Result<(u64, u32)> {
     let at = u64::from(head.input_at.load(Ordering::Relaxed)) + 8 * item as u64;
     let entry = block.word(heap, at)?.load(Ordering::Relaxed);

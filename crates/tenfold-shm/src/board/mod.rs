@@ -19,20 +19,20 @@
 
 mod batch;
 mod chunk;
+mod idle;
 mod open;
 mod plan;
 mod settle;
 mod submitted;
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
-use std::time::Duration;
 
 use tenfold_sys::clock::Deadline;
 use tenfold_sys::futex;
 
 use crate::error::{HeapError, Result};
 use crate::heap::block::Block;
-use crate::heap::{At, BlockId, Heap, Shared};
+use crate::heap::{At, BlockId, Heap, Shared, Word};
 use crate::internal_lock::{InternalLock, Store};
 use crate::kill_point::{KillPoint, reach};
 use crate::message::{self, Outgoing};
@@ -100,6 +100,8 @@ struct Shape {
     sleepers: AtomicU32,
     /// Identity of the one idle worker that spins.
     spinner: AtomicU32,
+    /// Not zero while a worker that was woken for single items is not up yet.
+    calling: AtomicU32,
     next_bell: AtomicU32,
     /// Workers that were started, ever.
     started: AtomicU32,
@@ -136,9 +138,6 @@ pub struct Board {
     handle: Handle,
     shape: At<Shape>,
 }
-
-/// Looks for work before sleeping: about thirty microseconds.
-const SPINS: u32 = 600;
 
 impl Board {
     /// A board for `workers` workers, owned by this process.
@@ -342,7 +341,7 @@ impl Board {
         if batch::listed(heap, batch.block())?.load(Ordering::SeqCst) == 0 {
             return self.submit(batch);
         }
-        self.call_workers(1);
+        self.call_one();
         Ok(())
     }
 
@@ -385,26 +384,6 @@ impl Board {
         Ok(())
     }
 
-    /// Makes sure that somebody looks at new work, for `chunks` workers' worth.
-    fn call_workers(&self, chunks: u32) {
-        let shape = self.shape.get();
-        shape.work.fetch_add(1, Ordering::SeqCst);
-        let sleepers = shape.sleepers.load(Ordering::SeqCst);
-        if sleepers > 0 {
-            let spinning = u32::from(shape.spinner.load(Ordering::SeqCst) != 0);
-            let wake = chunks.saturating_sub(spinning).min(sleepers);
-            if wake > 0 {
-                futex::wake(&shape.work, wake);
-            }
-        }
-    }
-
-    fn wake_workers(&self, count: u32) {
-        let shape = self.shape.get();
-        shape.work.fetch_add(1, Ordering::SeqCst);
-        futex::wake(&shape.work, count);
-    }
-
     /// Gives the calling worker a chunk of the first batch that has one, and names the batch in the
     /// worker's slot. `None` if there is no work now.
     ///
@@ -413,14 +392,18 @@ impl Board {
     pub fn claim(&self) -> Result<Option<Chunk>> {
         let heap = self.heap();
         let seat = seat(heap)?;
-        let cell = participant::slot(seat.slot(), heap).field(|s| &s.cells[WORK_CELL]);
+        let cell = work_cell(heap, seat);
         loop {
             if let Some(id) = BlockId::from_bits(cell.load(Ordering::Relaxed)) {
                 if self.state() != BoardState::Terminated
                     && let Some(chunk) = Chunk::claim(heap, seat, heap.block(id)?)?
                 {
                     reach(KillPoint::BoardClaimed);
+                    self.pass_on(heap, id)?;
                     return Ok(Some(chunk));
+                }
+                if self.may_get_more(heap, id)? {
+                    return Ok(None);
                 }
                 object::release(heap, seat, cell)?;
             }
@@ -433,7 +416,7 @@ impl Board {
     /// Names the first batch with work in the worker's cell; unlinks those that have none left.
     fn take_first(&self, heap: Heap, seat: Seat) -> Result<bool> {
         let shape = self.shape;
-        let cell = participant::slot(seat.slot(), heap).field(|s| &s.cells[WORK_CELL]);
+        let cell = work_cell(heap, seat);
         let first = shape.field(|s| &s.first);
         if first.load(Ordering::Acquire) == 0 {
             return Ok(false);
@@ -443,7 +426,7 @@ impl Board {
             let Some(id) = BlockId::from_bits(first.load(Ordering::Relaxed)) else { return Ok(false) };
             let block = heap.block(id)?;
             let remaining = batch::remaining(heap, block)?;
-            if remaining > 1 {
+            if remaining > 1 || remaining == 1 && batch::is_open(heap, block)? {
                 object::add_ref(heap, seat, id, cell)?;
                 return Ok(true);
             }
@@ -471,33 +454,6 @@ impl Board {
         }
     }
 
-    /// Waits until there may be work, or the pool has ended. Spins a little first, if no other
-    /// worker does; then sleeps, for as long as nothing comes. Returns early now and then.
-    ///
-    /// # Errors
-    /// If this process has no slot.
-    pub fn wait_for_work(&self) -> Result<()> {
-        let me = participant::me(self.heap())?.bits();
-        let shape = self.shape.get();
-        let idle = || shape.first.load(Ordering::SeqCst) == 0 && self.state() == BoardState::Open;
-        if shape.spinner.compare_exchange(0, me, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
-            for _ in 0..SPINS {
-                if !idle() {
-                    break;
-                }
-                core::hint::spin_loop();
-            }
-            shape.spinner.store(0, Ordering::SeqCst);
-        }
-        let seen = shape.work.load(Ordering::SeqCst);
-        shape.sleepers.fetch_add(1, Ordering::SeqCst);
-        if idle() {
-            futex::wait(&shape.work, seen, Deadline::after(Duration::from_secs(3600)));
-        }
-        let _ = shape.sleepers.fetch_update(Ordering::SeqCst, Ordering::Relaxed, |n| n.checked_sub(1));
-        Ok(())
-    }
-
     /// The calling worker ends: what it leaves undone goes to another one.
     ///
     /// # Errors
@@ -505,7 +461,7 @@ impl Board {
     pub fn leave(&self) -> Result<()> {
         let heap = self.heap();
         let seat = seat(heap)?;
-        let cell = participant::slot(seat.slot(), heap).field(|s| &s.cells[WORK_CELL]);
+        let cell = work_cell(heap, seat);
         if let Some(id) = BlockId::from_bits(cell.load(Ordering::Acquire)) {
             let block = heap.block(id)?;
             if batch::remaining(heap, block)? > 0 && self.state() != BoardState::Terminated {
@@ -578,6 +534,11 @@ fn state(shape: &Shape) -> BoardState {
     }
 }
 
+/// The cell of this process's slot that names the batch it works on.
+fn work_cell(heap: Heap, seat: Seat) -> Word {
+    participant::slot(seat.slot(), heap).field(|s| &s.cells[WORK_CELL])
+}
+
 fn ring(bell: &Bell) {
     bell.rings.fetch_add(1, Ordering::SeqCst);
     futex::wake(&bell.rings, u32::MAX);
@@ -598,7 +559,8 @@ pub(crate) fn owner_died(heap: Heap, death: &Death, block: Block) -> Result<()> 
         }
     }
     let _ = shape.spinner.compare_exchange(dead.bits(), 0, Ordering::SeqCst, Ordering::Relaxed);
-    // Whatever it was about to be told, somebody else is told now.
+    // Whatever it was about to be told, or to tell, somebody else is told now.
+    shape.calling.store(0, Ordering::SeqCst);
     shape.work.fetch_add(1, Ordering::SeqCst);
     futex::wake(&shape.get().work, u32::MAX);
     for bell in &shape.get().bells {

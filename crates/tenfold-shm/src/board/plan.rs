@@ -66,7 +66,7 @@ pub enum Preamble {
 impl Preamble {
     /// Puts it into a batch's cell.
     fn write(&self, heap: Heap, batch: &Batch) -> Result<()> {
-        let cell = batch.tables.head.field(|h| &h.preamble);
+        let cell = batch.tables().head.field(|h| &h.preamble);
         match self {
             Preamble::Nothing => {}
             Preamble::Message(bytes, handles) => {
@@ -242,7 +242,7 @@ impl Batch {
         let batch = Batch::from_handle(handle)?;
         plan.preamble.write(heap, &batch)?;
         for (index, input) in &plan.boxed {
-            let (at, _) = input_entry(heap, batch.block(), batch.tables.head, *index as usize)?;
+            let (at, _) = input_entry(heap, batch.block(), batch.tables().head, *index as usize)?;
             input.move_to(heap, batch.block().word(heap, at)?)?;
         }
         reach(KillPoint::BoardBatchBuilt);

@@ -4,6 +4,7 @@
 //! task that was marked for cancelling is settled when its worker dies.
 
 use core::sync::atomic::Ordering;
+use std::sync::Arc;
 
 use tenfold_sys::process::{ExitStatus, Pid};
 
@@ -17,11 +18,15 @@ use crate::message;
 use crate::object::{self, Handle, ObjectKind};
 use crate::participant::{Identity, seat};
 
-/// Tasks of one function, in the heap.
+/// Tasks of one function, in the heap. Cloning is local to the process and cheap; a clone is one word, since
+/// there may be a million results that are waited for.
 #[derive(Debug, Clone)]
-pub struct Batch {
+pub struct Batch(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     handle: Handle,
-    pub(super) tables: Tables,
+    tables: Tables,
 }
 
 /// What became of a task.
@@ -57,46 +62,45 @@ impl Batch {
     pub fn from_handle(handle: Handle) -> Result<Batch> {
         let handle = handle.expect(ObjectKind::Batch)?;
         let tables = Tables::of(handle.heap(), handle.block())?;
-        Ok(Batch { handle, tables })
+        Ok(Batch(Arc::new(Inner { handle, tables })))
     }
 
     /// The handle.
     pub fn handle(&self) -> &Handle {
-        &self.handle
+        &self.0.handle
     }
 
     pub(super) fn block(&self) -> Block {
-        self.handle.block()
+        self.0.handle.block()
+    }
+
+    pub(super) fn tables(&self) -> &Tables {
+        &self.0.tables
     }
 
     /// How many items it has.
     pub fn items(&self) -> usize {
-        self.tables.status.len()
+        self.0.tables.status.len()
     }
 
     /// The number of its first item in its job.
     pub fn base(&self) -> u64 {
-        self.tables.head.base.load(Ordering::Relaxed)
+        self.0.tables.head.base.load(Ordering::Relaxed)
     }
 
     /// Which bell rings for it.
     pub fn bell(&self) -> usize {
-        self.tables.head.bell.load(Ordering::Relaxed) as usize
-    }
-
-    /// Has another bell ring for it from now on. Look whether it is finished after this.
-    pub fn redirect(&self, bell: usize) {
-        self.tables.head.bell.store(bell as u32, Ordering::SeqCst);
+        self.0.tables.head.bell.load(Ordering::Relaxed) as usize
     }
 
     /// Has the watcher's bell ring for it as well from now on. Look whether it is finished after this.
     pub fn watch(&self) {
-        self.tables.head.watched.store(1, Ordering::SeqCst);
+        self.0.tables.head.watched.store(1, Ordering::SeqCst);
     }
 
     /// How many of its first items have been claimed by workers, and perhaps given back since.
     pub fn claimed(&self) -> usize {
-        let head = self.tables.head;
+        let head = self.0.tables.head;
         let cursor = head.cursor.load(Ordering::Relaxed) as usize;
         cursor.saturating_mul(head.chunk_len.load(Ordering::Relaxed) as usize).min(self.items())
     }
@@ -104,13 +108,13 @@ impl Batch {
     /// Whether item `item` has its final status.
     #[inline]
     pub fn is_final(&self, item: usize) -> bool {
-        self.tables.status.get(item).is_none_or(|s| s.load(Ordering::Acquire) > HALF)
+        self.0.tables.status.get(item).is_none_or(|s| s.load(Ordering::Acquire) > HALF)
     }
 
     /// Whether all items have.
     pub fn is_finished(&self) -> bool {
-        self.tables.head.finished.load(Ordering::SeqCst) as usize >= self.tables.chunks.len()
-            || self.tables.status.iter().all(|s| s.load(Ordering::Acquire) > HALF)
+        self.0.tables.head.finished.load(Ordering::SeqCst) as usize >= self.0.tables.chunks.len()
+            || self.0.tables.status.iter().all(|s| s.load(Ordering::Acquire) > HALF)
     }
 
     /// All results as words side by side, into `words`, if each is a short result of `len` bytes.
@@ -120,12 +124,12 @@ impl Batch {
     /// If the heap is corrupt.
     pub fn take_short(&self, len: usize, words: &mut Vec<u64>) -> Result<bool> {
         let done = DONE + len as u8;
-        if self.tables.status.iter().any(|status| status.load(Ordering::Acquire) != done) {
+        if self.0.tables.status.iter().any(|status| status.load(Ordering::Acquire) != done) {
             return Ok(false);
         }
         words.resize(self.items(), 0);
-        let at = u64::from(self.tables.head.value_at.load(Ordering::Relaxed));
-        self.block().read(self.handle.heap(), at, bytemuck::cast_slice_mut(words))?;
+        let at = u64::from(self.0.tables.head.value_at.load(Ordering::Relaxed));
+        self.block().read(self.0.handle.heap(), at, bytemuck::cast_slice_mut(words))?;
         Ok(true)
     }
 
@@ -135,12 +139,12 @@ impl Batch {
     /// # Errors
     /// If the heap is corrupt.
     pub fn take(&self, item: usize) -> Result<Option<Outcome>> {
-        let heap = self.handle.heap();
-        let Some(status) = self.tables.status.get(item) else {
+        let heap = self.0.handle.heap();
+        let Some(status) = self.0.tables.status.get(item) else {
             return Err(HeapError::corrupt("item of a batch", self.block().offset()));
         };
         let status = status.load(Ordering::Acquire);
-        let value = self.tables.value(heap, item)?;
+        let value = self.0.tables.value(heap, item)?;
         let owned = |cell: Word| -> Result<(Vec<u8>, Vec<Handle>)> {
             let id = BlockId::from_bits(cell.load(Ordering::Acquire)).ok_or(HeapError::Stale)?;
             let read = message::read_in_place(heap, id)?;
@@ -174,10 +178,24 @@ impl Batch {
         }))
     }
 
+    /// Frees the block of an item's result, if it has its final status: nobody will take it. Does nothing if it
+    /// has been taken.
+    ///
+    /// # Errors
+    /// If the heap is corrupt.
+    pub fn discard(&self, item: usize) -> Result<()> {
+        let status = self.0.tables.status.get(item).map_or(PENDING, |status| status.load(Ordering::Acquire));
+        if !matches!(status, FAILED | DONE_BLOCK) {
+            return Ok(());
+        }
+        let heap = self.0.handle.heap();
+        object::release(heap, seat(heap)?, self.0.tables.value(heap, item)?)
+    }
+
     /// Cancels what nobody has begun, chunk by chunk; for batches whose items cannot be cancelled
     /// one by one.
     pub fn cancel_rest(&self) {
-        self.tables.head.cancelled.store(1, Ordering::SeqCst);
+        self.0.tables.head.cancelled.store(1, Ordering::SeqCst);
     }
 
     /// Cancels one item of a cancellable batch. If it is running, returns the worker, which the
@@ -186,7 +204,7 @@ impl Batch {
     /// # Errors
     /// If the heap is corrupt.
     pub fn cancel(&self, item: usize) -> Result<Cancel> {
-        let Some(status) = self.tables.status.get(item) else { return Ok(Cancel::TooLate) };
+        let Some(status) = self.0.tables.status.get(item) else { return Ok(Cancel::TooLate) };
         loop {
             match status.load(Ordering::Acquire) {
                 PENDING => {
@@ -196,8 +214,8 @@ impl Batch {
                 }
                 RUNNING => {
                     if status.compare_exchange(RUNNING, CANCELLING, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-                        let chunk_len = self.tables.head.chunk_len.load(Ordering::Relaxed) as usize;
-                        let chunk = self.tables.chunks.get(item / chunk_len.max(1));
+                        let chunk_len = self.0.tables.head.chunk_len.load(Ordering::Relaxed) as usize;
+                        let chunk = self.0.tables.chunks.get(item / chunk_len.max(1));
                         let worker = chunk.and_then(|c| Identity::from_bits(c.load(Ordering::Acquire)));
                         return Ok(worker.map_or(Cancel::TooLate, Cancel::Running));
                     }

@@ -170,7 +170,7 @@ where
         }
         let front = self.0.under_way.front_mut()?;
         front.next += 1;
-        let result = take(&front.batch, item).transpose();
+        let result = take(&front.batch, item, front.batch.base() + item as u64).transpose();
         self.0.done(0);
         result
     }
@@ -266,7 +266,7 @@ where
         let under_way = self.stream.under_way.get_mut(place)?;
         under_way.left -= 1;
         self.stream.in_flight -= 1;
-        take(&under_way.batch, item).transpose()
+        take(&under_way.batch, item, under_way.batch.base() + item as u64).transpose()
     }
 }
 

@@ -7,13 +7,13 @@ use core::task::{Context, Poll, Waker};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tenfold_engine::pool::PoolError;
 use tenfold_engine::pool::board::{Batch, Cancel};
+use tenfold_engine::pool::{Place, PoolError};
 use tenfold_engine::sys::clock::Deadline;
 
 use super::Shared;
 use super::submit::{Collected, take};
-use super::watcher::Watched;
+use super::watcher::{Awaited, Watched};
 use crate::error::{Error, Result};
 use crate::payload::Message;
 
@@ -118,17 +118,6 @@ pub(super) trait Gather<T>: Send + 'static {
     fn gather(&self, shared: &Shared, batches: &[Batch], deadline: Deadline) -> Result<T>;
 }
 
-/// One task's result.
-pub(super) struct One<R>(pub(super) PhantomData<fn() -> R>);
-
-impl<R: Message> Gather<R> for One<R> {
-    fn gather(&self, shared: &Shared, batches: &[Batch], deadline: Deadline) -> Result<R> {
-        let Some(batch) = batches.first() else { return Err(Error::InvalidArgument("no task".into())) };
-        shared.engine.wait(batch.bell(), deadline, || batch.is_final(0))?;
-        take(batch, 0)?.ok_or(PoolError::TimedOut.into())
-    }
-}
-
 /// All results of a map.
 pub(super) struct All<R>(pub(super) PhantomData<fn() -> R>);
 
@@ -146,7 +135,37 @@ impl<R: Message> Gather<Vec<R>> for All<R> {
     }
 }
 
+/// A call's place on the board, and how its result is taken from there.
+struct Single<T> {
+    place: Place,
+    take: fn(&Batch, usize, u64) -> Result<Option<T>>,
+}
+
+impl<T> Single<T> {
+    fn is_ready(&self) -> bool {
+        self.place.batch.is_final(self.place.item)
+    }
+
+    fn wait(&self, shared: &Shared, deadline: Deadline) -> core::result::Result<(), PoolError> {
+        shared.engine.wait(self.place.batch.bell(), deadline, || self.is_ready())
+    }
+
+    fn get(&self, shared: &Shared, deadline: Deadline) -> Result<T> {
+        self.wait(shared, deadline)?;
+        (self.take)(&self.place.batch, self.place.item, 0)?.ok_or(PoolError::TimedOut.into())
+    }
+}
+
+impl<T> Drop for Single<T> {
+    fn drop(&mut self) {
+        // A result that nobody took frees its block now, not when the last call that shares the batch ends.
+        // If it cannot be read, there is nobody to tell.
+        let _ = self.place.batch.discard(self.place.item);
+    }
+}
+
 enum Where<T> {
+    Single(Arc<Shared>, Single<T>),
     Batches(Arc<Shared>, Vec<Batch>, Box<dyn Gather<T>>),
     Slot(Arc<Slot<T>>),
 }
@@ -170,6 +189,7 @@ impl<T> AsyncResult<T> {
     /// Whether the result is there, good or bad. Never blocks.
     pub fn is_ready(&self) -> bool {
         match &self.place {
+            Where::Single(_, single) => single.is_ready(),
             Where::Batches(_, batches, _) => batches.iter().all(Batch::is_finished),
             Where::Slot(slot) => slot.lock().done,
         }
@@ -181,18 +201,18 @@ impl<T> AsyncResult<T> {
     /// If the pool has ended.
     pub fn wait_timeout(&self, timeout: Duration) -> Result<bool> {
         let deadline = Deadline::after(timeout);
-        match &self.place {
+        let waited = match &self.place {
+            Where::Single(shared, single) => single.wait(shared, deadline),
             Where::Batches(shared, batches, _) => {
-                for batch in batches {
-                    match shared.engine.wait(batch.bell(), deadline, || batch.is_finished()) {
-                        Ok(()) => {}
-                        Err(PoolError::TimedOut) => return Ok(false),
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-                Ok(true)
+                let mut batches = batches.iter();
+                batches.try_for_each(|batch| shared.engine.wait(batch.bell(), deadline, || batch.is_finished()))
             }
-            Where::Slot(slot) => Ok(slot.wait(deadline).is_some()),
+            Where::Slot(slot) => return Ok(slot.wait(deadline).is_some()),
+        };
+        match waited {
+            Ok(()) => Ok(true),
+            Err(PoolError::TimedOut) => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -203,38 +223,48 @@ impl<T> AsyncResult<T> {
     /// # Errors
     /// If the heap is corrupt.
     pub fn cancel(&self) -> Result<bool> {
-        let (shared, batches) = match &self.place {
-            Where::Batches(shared, batches, _) => (shared, batches),
-            Where::Slot(slot) => {
-                let mut state = slot.lock();
-                return Ok(!state.done && !core::mem::replace(&mut state.cancelled, true));
-            }
+        let cancel = |shared: &Shared, batch: &Batch, item: usize| -> Result<bool> {
+            Ok(match batch.cancel(item)? {
+                Cancel::NeverBegun => true,
+                Cancel::Running(worker) => {
+                    shared.engine.kill(worker);
+                    true
+                }
+                Cancel::TooLate => false,
+            })
         };
-        let mut changed = false;
-        for batch in batches {
-            if batch.items() == 1 {
-                match batch.cancel(0)? {
-                    Cancel::NeverBegun => changed = true,
-                    Cancel::Running(worker) => {
-                        shared.engine.kill(worker);
+        match &self.place {
+            Where::Single(shared, single) => cancel(shared, &single.place.batch, single.place.item),
+            Where::Batches(shared, batches, _) => {
+                let mut changed = false;
+                for batch in batches {
+                    if batch.items() == 1 {
+                        changed |= cancel(shared, batch, 0)?;
+                    } else if !batch.is_finished() {
+                        batch.cancel_rest();
                         changed = true;
                     }
-                    Cancel::TooLate => {}
                 }
-                continue;
+                Ok(changed)
             }
-            if !batch.is_finished() {
-                batch.cancel_rest();
-                changed = true;
+            Where::Slot(slot) => {
+                let mut state = slot.lock();
+                Ok(!state.done && !core::mem::replace(&mut state.cancelled, true))
             }
         }
-        Ok(changed)
     }
 }
 
 impl<T: Send + 'static> AsyncResult<T> {
     pub(super) fn new(shared: &Arc<Shared>, batches: Vec<Batch>, gather: impl Gather<T>) -> AsyncResult<T> {
         AsyncResult { place: Where::Batches(Arc::clone(shared), batches, Box::new(gather)) }
+    }
+
+    pub(super) fn single(shared: &Arc<Shared>, place: Place) -> AsyncResult<T>
+    where
+        T: Message,
+    {
+        AsyncResult { place: Where::Single(Arc::clone(shared), Single { place, take: take::<T> }) }
     }
 
     /// Waits for the result.
@@ -255,6 +285,7 @@ impl<T: Send + 'static> AsyncResult<T> {
 
     fn get_until(&self, deadline: Deadline) -> Result<T> {
         match &self.place {
+            Where::Single(shared, single) => single.get(shared, deadline),
             Where::Batches(shared, batches, gather) => gather.gather(shared, batches, deadline),
             Where::Slot(slot) => slot.take(deadline),
         }
@@ -268,12 +299,19 @@ impl<T: Send + 'static> AsyncResult<T> {
             callback(&result);
             filler.fill(result);
         };
+        let now = || Deadline::after(Duration::ZERO);
         match self.place {
+            Where::Single(shared, single) => {
+                let awaited = vec![Awaited::One(single.place.batch.clone(), single.place.item)];
+                let engine = Arc::clone(&shared);
+                let finish = Box::new(move || finish(single.get(&engine, now())));
+                shared.watch(Watched { awaited, finish });
+            }
             Where::Batches(shared, batches, gather) => {
-                let (watched, engine) = (batches.clone(), Arc::clone(&shared));
-                let finish =
-                    Box::new(move || finish(gather.gather(&engine, &batches, Deadline::after(Duration::ZERO))));
-                shared.watch(Watched { batches: watched, finish });
+                let awaited = batches.iter().cloned().map(Awaited::All).collect();
+                let engine = Arc::clone(&shared);
+                let finish = Box::new(move || finish(gather.gather(&engine, &batches, now())));
+                shared.watch(Watched { awaited, finish });
             }
             Where::Slot(slot) => {
                 let mut state = slot.lock();
@@ -300,7 +338,7 @@ impl<T: Send + 'static> IntoFuture for AsyncResult<T> {
     fn into_future(self) -> ResultFuture<T> {
         ResultFuture(match self.place {
             Where::Slot(_) => self,
-            Where::Batches(..) => self.on_done(|_| ()),
+            Where::Single(..) | Where::Batches(..) => self.on_done(|_| ()),
         })
     }
 }

@@ -14,7 +14,7 @@ use tenfold_engine::Heap;
 use tenfold_engine::pool::{Pool as Engine, PoolPlan};
 use tenfold_engine::sys::clock::Deadline;
 
-use self::later::{All, One};
+use self::later::All;
 use self::submit::{Job, Options};
 use self::watcher::{Watched, Watcher};
 use crate::error::{Error, Result};
@@ -427,9 +427,7 @@ impl Calls<'_> {
         A: Message,
         R: Message,
     {
-        let mut job = Job::<A, R>::new(&self.pool.shared, self.options, function)?.cancellable();
-        job.push(&argument)?;
-        let batch = job.submit()?;
-        Ok(AsyncResult::new(&self.pool.shared, batch.into_iter().collect(), One(PhantomData)))
+        let place = submit::call::<F, A, R>(&self.pool.shared, self.options, function, &argument)?;
+        Ok(AsyncResult::single(&self.pool.shared, place))
     }
 }

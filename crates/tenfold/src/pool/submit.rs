@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tenfold_engine::Handle;
 use tenfold_engine::pool::board::{Batch, BatchPlan, Outcome};
+use tenfold_engine::pool::{Call, Place};
 use tenfold_engine::shm::message::Outgoing;
 use tenfold_engine::sys::clock::Deadline;
 
@@ -29,6 +30,35 @@ pub(super) struct Options {
     pub(super) buffer: Option<usize>,
 }
 
+impl Options {
+    /// The time limit; 0 for none.
+    fn nanoseconds(&self) -> u64 {
+        self.timeout.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX).max(1))
+    }
+}
+
+/// Single calls that share a batch, whose results stay in memory until all of them are let go of: many if
+/// the results are words of the batch, few if they may be of any size.
+const SHORT_SHARE: usize = 256;
+const LONG_SHARE: usize = 16;
+
+/// Submits a single call.
+pub(super) fn call<F: Task<A, R>, A: Message, R: Message>(
+    shared: &Shared,
+    options: Options,
+    function: F,
+    argument: &A,
+) -> Result<Place> {
+    let call = Call {
+        function: entry_of(function)?,
+        timeout: options.nanoseconds(),
+        retries: options.retries,
+        share: if short::<R>().is_some() { SHORT_SHARE } else { LONG_SHARE },
+    };
+    let submit = |bytes: &[u8], handles: &[_]| shared.engine.call(call, Outgoing { parts: &[bytes], handles });
+    Ok(payload::encoded(argument, submit)??)
+}
+
 /// Inputs of one call on their way to the workers.
 pub(super) struct Job<A, R> {
     shared: Arc<Shared>,
@@ -41,17 +71,11 @@ impl<A: Message, R: Message> Job<A, R> {
     pub(super) fn new<F: Task<A, R>>(shared: &Arc<Shared>, options: Options, function: F) -> Result<Job<A, R>> {
         let mut plan = BatchPlan::default();
         plan.function = entry_of(function)?;
-        plan.timeout = options.timeout.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX).max(1));
+        plan.timeout = options.nanoseconds();
         plan.retries = options.retries;
         plan.bell = shared.engine.board().next_bell() as u32;
         plan.stride = short::<A>().unwrap_or(0) as u32;
         Ok(Job { shared: Arc::clone(shared), plan, chunk_size: options.chunk_size, _types: PhantomData })
-    }
-
-    /// Single items of the call can be cancelled.
-    pub(super) fn cancellable(mut self) -> Self {
-        self.plan.cancellable = true;
-        self
     }
 
     /// Results are wanted one by one.
@@ -173,7 +197,7 @@ impl<R: Message> Collected<R> {
             return Ok(());
         }
         for item in 0..batch.items() {
-            match take(batch, item) {
+            match take(batch, item, batch.base() + item as u64) {
                 Ok(Some(result)) => self.results.push(result),
                 Ok(None) => {}
                 Err(error) => {
@@ -189,9 +213,8 @@ impl<R: Message> Collected<R> {
     }
 }
 
-/// Takes an item's result; `None` while it has none.
-pub(super) fn take<R: Message>(batch: &Batch, item: usize) -> Result<Option<R>> {
-    let index = batch.base() + item as u64;
+/// Takes an item's result, which is the one of task `index` of its job; `None` while it has none.
+pub(super) fn take<R: Message>(batch: &Batch, item: usize, index: u64) -> Result<Option<R>> {
     let Some(outcome) = batch.take(item)? else { return Ok(None) };
     match outcome {
         Outcome::Short(bytes, len) => payload::decode(&bytes[..len], Vec::new()).map(Some),

@@ -7,9 +7,32 @@ use tenfold_engine::pool::Pool;
 use tenfold_engine::pool::board::{Batch, WATCHER_BELL};
 use tenfold_engine::sys::clock::Deadline;
 
-/// Batches that are watched, and what to do when all of them are finished (or the pool has ended).
+/// Items that somebody waits for.
+pub(super) enum Awaited {
+    /// All of a batch.
+    All(Batch),
+    /// One item of it.
+    One(Batch, usize),
+}
+
+impl Awaited {
+    /// Has the watcher's bell ring for them, too.
+    fn watch(&self) {
+        let (Awaited::All(batch) | Awaited::One(batch, _)) = self;
+        batch.watch();
+    }
+
+    fn is_ready(&self) -> bool {
+        match self {
+            Awaited::All(batch) => batch.is_finished(),
+            Awaited::One(batch, item) => batch.is_final(*item),
+        }
+    }
+}
+
+/// What is watched, and what to do when all of it is there (or the pool has ended).
 pub(super) struct Watched {
-    pub(super) batches: Vec<Batch>,
+    pub(super) awaited: Vec<Awaited>,
     pub(super) finish: Box<dyn FnOnce() + Send>,
 }
 
@@ -20,9 +43,7 @@ pub(super) struct Watcher(Mutex<Option<Sender<Watched>>>);
 impl Watcher {
     /// Has the thread watch, which it starts if there is none yet.
     pub(super) fn watch(&self, engine: &Arc<Pool>, watched: Watched) {
-        for batch in &watched.batches {
-            batch.redirect(WATCHER_BELL);
-        }
+        watched.awaited.iter().for_each(Awaited::watch);
         let mut line = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let sender = line.get_or_insert_with(|| start(engine));
         if let Err(lost) = sender.send(watched) {
@@ -50,7 +71,7 @@ fn run(engine: &Pool, receiver: &Receiver<Watched>) {
     loop {
         let seen = engine.board().rings(WATCHER_BELL);
         watched.extend(receiver.try_iter());
-        let is_finished = |w: &Watched| w.batches.iter().all(Batch::is_finished);
+        let is_finished = |w: &Watched| w.awaited.iter().all(Awaited::is_ready);
         while let Some(index) = watched.iter().position(is_finished) {
             // A panic in a callback must not take the others with it.
             let finish = watched.swap_remove(index).finish;
