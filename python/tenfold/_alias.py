@@ -31,11 +31,28 @@ def install() -> None:
     sys.meta_path.insert(0, _finder)
     sys.modules.update(replaced)
     sys.modules[_ALIAS] = sys.modules[__package__]
+    _rebase_executors()
 
 
 def installed() -> bool:
     """Whether `multiprocessing` means tenfold in this process."""
     return _finder in sys.meta_path
+
+
+def _rebase_executors() -> None:
+    """Have ProcessPoolExecutor use our queues, if it has been imported already.
+
+    It is the one part of the standard library with a subclass of a class of multiprocessing's; a
+    queue of that class would arrive as another one in a child, which imports it after install().
+    """
+    module = sys.modules.get("concurrent.futures.process")
+    if module is None:
+        return
+    before = dict(vars(module))
+    importlib.reload(module)
+    for name in before.keys() - {"_SafeQueue", "Queue", "mp", _ALIAS}:
+        # What others may have imported, such as its exceptions, stays the same object.
+        setattr(module, name, before[name])
 
 
 def _ours(alias: str) -> types.ModuleType:

@@ -5,11 +5,8 @@ import pytest
 EXECUTOR = """
 import os
 import sys
-{before}
 import tenfold
-tenfold.install()
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+{imports}
 import multiprocessing
 
 def start(text):
@@ -17,7 +14,7 @@ def start(text):
     started = text
 
 def square(x):
-    assert multiprocessing.__name__ == "tenfold" or {before!r}
+    assert multiprocessing.__name__ == "tenfold"
     return x * x, started
 
 def refuse(x):
@@ -47,9 +44,17 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("before", ["", "import concurrent.futures.process"])
-def test_process_pool_executor(python, tmp_path, method, before):
-    (tmp_path / "script.py").write_text(EXECUTOR.format(before=before))
+INSTALL = "tenfold.install()"
+IMPORT = """
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+"""
+
+
+@pytest.mark.parametrize("order", [INSTALL + IMPORT, IMPORT + INSTALL], ids=["before", "after"])
+def test_process_pool_executor(python, tmp_path, method, order):
+    """With install() before or after the import of concurrent.futures."""
+    (tmp_path / "script.py").write_text(EXECUTOR.format(imports=order))
     out = python("script.py", method)
     assert out.splitlines() == [
         "[(0, 'up'), (1, 'up'), (4, 'up')]",

@@ -136,8 +136,8 @@ std = original("pool")
 assert std is pool.std and std is original("managers").pool is managers.std.pool
 assert (std.__name__, std.__package__) == ("multiprocessing.pool", "multiprocessing")
 assert std.__spec__.name == "multiprocessing.pool" and std.__spec__.parent == "multiprocessing"
-assert std.Pool.__module__ == std.AsyncResult.__module__ == "multiprocessing.pool"
-assert pool.AsyncResult is std.AsyncResult
+assert std.Pool.__module__ == std.RemoteTraceback.__module__ == "multiprocessing.pool"
+assert pool.RemoteTraceback is std.RemoteTraceback
 with multiprocessing.dummy.Pool(1) if {early!r} else pool.ThreadPool(1) as threads:
     assert isinstance(threads, pool.Pool)
 """
