@@ -17,11 +17,13 @@
 //! beside what Python objects hold, so a fork needs no care.
 
 mod arguments;
+mod buffers;
 mod carrier;
 mod codec;
 mod containers;
 mod errors;
 mod family;
+mod memory;
 mod pool;
 mod queues;
 mod record;
@@ -36,8 +38,10 @@ use pyo3::prelude::*;
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     errors::register(module)?;
     family::register(module)?;
+    buffers::register(module)?;
     codec::register(module)?;
     carrier::register(module)?;
+    memory::register(module)?;
     pool::register(module)?;
     queues::register(module)?;
     containers::register(module)?;

@@ -50,11 +50,13 @@ impl Record {
     fn exit_code(&self, py: Python<'_>, timeout: f64) -> PyResult<Option<i32>> {
         let record = self.shared.get()?;
         let deadline = Deadline::after(Duration::from_secs_f64(timeout.max(0.0)));
-        let ending = py.detach(|| loop {
-            let seen = record.changes();
-            match record.ending() {
-                None if !deadline.expired() => record.wait(seen, deadline),
-                ending => break ending,
+        let ending = py.detach(|| {
+            loop {
+                let seen = record.changes();
+                match record.ending() {
+                    None if !deadline.expired() => record.wait(seen, deadline),
+                    ending => break ending,
+                }
             }
         });
         Ok(ending.map(|ending| match ending {

@@ -15,11 +15,15 @@
 //! *Killed here:* a message belongs to a cell at every instant: of the writer, of the queue, of the
 //! reader. The sweep drops the handles that it still has, then frees it.
 
+use core::borrow::Borrow;
+use core::ops::Deref;
+use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
+use std::sync::Arc;
 
 use crate::error::{HeapError, Result};
 use crate::heap::block::{Block, State};
-use crate::heap::{BlockId, Heap, Word};
+use crate::heap::{BlockId, Heap, MappedBlock, Word};
 use crate::kill_point::{KillPoint, reach};
 use crate::object::{self, Handle, ObjectKind};
 use crate::participant::{HeldCell, Seat, seat};
@@ -259,20 +263,14 @@ impl Payload {
     /// [`HeapError::Stale`] in a child of fork, whose parent has the payload; if the bytes cannot be
     /// read.
     pub fn with<R>(&self, f: impl FnOnce(&[u8]) -> R) -> Result<R> {
-        let Some((block, at)) = self.block()? else { return Ok(f(self.own_bytes())) };
-        let len = block.len() - at;
-        if let Ok(address) = block.address(self.heap, at, len) {
-            // SAFETY: in bounds of a window that is never unmapped; the block is held by this payload,
-            // so no process that keeps the rules writes to it, and it is not freed before `self` is
-            // dropped.
-            let bytes = unsafe { core::slice::from_raw_parts(address.as_ptr(), len as usize) };
-            return Ok(f(bytes));
+        match &self.body {
+            Body::Inline { len, bytes } => Ok(f(&bytes[..usize::from(*len)])),
+            Body::Owned(bytes, _) => Ok(f(bytes)),
+            _ => match InPlace::of(self)? {
+                Some(bytes) => Ok(f(&bytes)),
+                None => Ok(f(&self.to_vec()?)),
+            },
         }
-        if let Some(mapped) = block.mapped(self.heap) {
-            // SAFETY: as above, and mapped until after the call.
-            return Ok(f(unsafe { core::slice::from_raw_parts(mapped.as_ptr().add(at as usize), len as usize) }));
-        }
-        Ok(f(&self.to_vec()?))
     }
 
     /// Copies bytes out, from byte `from` on.
@@ -344,6 +342,52 @@ impl Payload {
             (_, Some((block, _))) => handles_of(self.heap, block),
             _ => Ok(Vec::new()),
         }
+    }
+}
+
+/// The bytes of a payload where they lie in shared memory, for reading.
+#[derive(Debug)]
+pub struct InPlace<P: Borrow<Payload>> {
+    address: NonNull<u8>,
+    len: usize,
+    _mapped: Option<Arc<MappedBlock>>,
+    _payload: P,
+}
+
+// SAFETY: bytes that nobody writes to, for as long as the payload is there.
+unsafe impl<P: Borrow<Payload> + Send> Send for InPlace<P> {}
+// SAFETY: as above.
+unsafe impl<P: Borrow<Payload> + Sync> Sync for InPlace<P> {}
+
+impl<P: Borrow<Payload>> InPlace<P> {
+    /// The bytes of `payload`, unless they are not in a block, or this process cannot map that in one piece.
+    ///
+    /// # Errors
+    /// As [`Payload::with`].
+    pub fn of(payload: P) -> Result<Option<InPlace<P>>> {
+        let Some((block, at)) = payload.borrow().block()? else { return Ok(None) };
+        let (heap, len) = (payload.borrow().heap, block.len() - at);
+        let (address, mapped) = if let Ok(address) = block.address(heap, at, len) {
+            (address, None)
+        } else if let Some(mapped) = block.mapped(heap) {
+            // SAFETY: the payload lies inside its block, all of which is mapped.
+            (unsafe { mapped.address().add(at as usize) }, Some(mapped))
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(InPlace { address, len: len as usize, _mapped: mapped, _payload: payload }))
+    }
+}
+
+impl<P: Borrow<Payload>> Deref for InPlace<P> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: in bounds of a window that is never unmapped, or of a mapping that this value keeps; the
+        // block is held by the payload, so no process that keeps the rules writes to it, and it is not
+        // freed before the payload is dropped.
+        unsafe { core::slice::from_raw_parts(self.address.as_ptr(), self.len) }
     }
 }
 

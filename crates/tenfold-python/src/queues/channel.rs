@@ -111,12 +111,12 @@ impl Channel {
     pub(super) fn get(&self, py: Python<'_>, block: bool, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
         let got = self.queue.get_with(None, |arrival| match arrival {
             Arrival::Short(bytes) => codec::decode(py, bytes),
-            Arrival::Long(payload) => codec::decode_payload(py, &payload),
+            Arrival::Long(payload) => codec::decode_payload(py, payload),
         });
         self.settle();
         match got {
             Ok(object) => object,
-            Err(QueueError::Empty) if block => codec::decode_payload(py, &self.wait_and_take(py, timeout)?),
+            Err(QueueError::Empty) if block => codec::decode_payload(py, self.wait_and_take(py, timeout)?),
             Err(error) => Err(failed_get(py, error)),
         }
     }

@@ -62,7 +62,7 @@ impl Reader {
     /// Take the next object as a pickle; waits until there is one.
     fn recv_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         self.channel.check_reader()?;
-        codec::as_pickle(py, &self.channel.wait_and_take(py, None)?)
+        codec::as_pickle(py, self.channel.wait_and_take(py, None)?)
     }
 
     /// Take nothing more in this process, and close the descriptor.

@@ -80,7 +80,7 @@ impl Channel {
         let mut first_error = None;
         let mut objects = Vec::new();
         for payload in got.map_err(|error| failed_get(py, error))? {
-            match codec::decode_payload(py, &payload) {
+            match codec::decode_payload(py, payload) {
                 Ok(object) => objects.push(object),
                 Err(error) => first_error = first_error.or(Some(error)),
             }
