@@ -1,0 +1,19 @@
+"""7. A value and an array in shared memory, changed in place by another process."""
+
+from tenfold import Array, Process, Value
+
+
+def f(n, a):
+    n.value = 3.1415927
+    for i in range(len(a)):
+        a[i] = -a[i]
+
+
+if __name__ == "__main__":
+    num = Value("d", 0.0)
+    arr = Array("i", range(10))
+    p = Process(target=f, args=(num, arr))
+    p.start()
+    p.join()
+    print(num.value)
+    print(arr[:])
