@@ -1,0 +1,93 @@
+"""Locks and the other ways to wait for each other."""
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+from bench.crew import clock, span, together
+from bench.row import Row, Unit
+
+__all__ = ["ROWS"]
+
+HOLDS = 200_000
+TURNS = 4_000
+
+
+def hold(lock: Any, count: int) -> None:
+    acquire, release = lock.acquire, lock.release
+    for _ in range(count):
+        acquire()
+        release()
+
+
+def lock_of(processes: int) -> Callable[[Any], float]:
+    """Seconds for each acquire and release, whoever does it."""
+
+    def measure(system: Any) -> float:
+        lock, each = system.Lock(), HOLDS // processes
+        times = together(system.Process, [(clock, (hold, lock, each)) for _ in range(processes)])
+        return span(times) / (each * processes)
+
+    return measure
+
+
+def semaphore(system: Any) -> float:
+    begin, end = clock(hold, system.Semaphore(2), HOLDS)
+    return (end - begin) / HOLDS
+
+
+def take_turns(condition: Any, turn: Any, mine: int) -> float:
+    begin = perf_counter()
+    for _ in range(TURNS):
+        with condition:
+            while turn.value != mine:
+                condition.wait()
+            turn.value = 1 - mine
+            condition.notify()
+    return (perf_counter() - begin) / TURNS
+
+
+def condition(system: Any) -> float:
+    shared, turn = system.Condition(), system.RawValue("i", 0)
+    return together(system.Process, [(take_turns, (shared, turn, mine)) for mine in (0, 1)])[0]  # type: ignore[no-any-return]
+
+
+def set_and_wait(mine: Any, other: Any, begins: bool) -> float:
+    begin = perf_counter()
+    for _ in range(TURNS):
+        if begins:
+            other.set()
+        mine.wait()
+        mine.clear()
+        if not begins:
+            other.set()
+    return (perf_counter() - begin) / TURNS
+
+
+def event(system: Any) -> float:
+    one, two = system.Event(), system.Event()
+    jobs = [(set_and_wait, (one, two, True)), (set_and_wait, (two, one, False))]
+    return together(system.Process, jobs)[0]  # type: ignore[no-any-return]
+
+
+def meet(barrier: Any) -> float:
+    begin = perf_counter()
+    for _ in range(TURNS):
+        barrier.wait()
+    return (perf_counter() - begin) / TURNS
+
+
+def barrier(system: Any) -> float:
+    shared = system.Barrier(2)
+    return together(system.Process, [(meet, (shared,)) for _ in range(2)])[0]  # type: ignore[no-any-return]
+
+
+ROWS = (
+    Row("lock-1", "Lock: acquire and release, 1 process", Unit.SECONDS, "Lock", lock_of(1)),
+    Row("lock-2", "Lock: 2 processes at once", Unit.SECONDS, "Lock", lock_of(2)),
+    Row("lock-4", "Lock: 4 processes at once", Unit.SECONDS, "Lock", lock_of(4)),
+    Row("semaphore", "Semaphore: acquire and release", Unit.SECONDS, "Semaphore", semaphore),
+    Row("condition", "Condition: there and back", Unit.SECONDS, "Condition", condition),
+    Row("event", "Event: there and back", Unit.SECONDS, "Event", event),
+    Row("barrier", "Barrier of 2: one meeting", Unit.SECONDS, "Barrier", barrier),
+)
