@@ -1,7 +1,9 @@
 # Everything here needs Rust, Python 3 and make, and nothing else.
-#   make demo        the ten examples, then an index of real source files, with a worker killed half-way
+#   make demo        the ten examples in Rust and in Python, an index of real source files, with a worker
+#                    killed half-way, and a short table beside the standard library
 #   make test        all checks and tests; leaves no process and no file behind, and checks that too
 #   make bench-rust  tenfold beside its peers (ROWS="queue lock" PEERS="rayon" REPEAT=5)
+#   make bench-python  the same in Python (PEERS="joblib ray"); make bench: both
 #   make wheel       the Python package, built and installed into target/venv
 #   make test-rust   make test-python   a half of the tests
 #   make lint        the checks alone
@@ -9,21 +11,29 @@
 CARGO ?= cargo
 PYTHON ?= python3
 VENV := target/venv
+BENCH_VENV := target/bench-venv
 EXAMPLES := $(basename $(notdir $(sort $(wildcard examples/*.rs))))
+PYTHON_EXAMPLES := $(sort $(wildcard examples/python/*.py))
 # Seconds that the soak lasts.
 SOAK ?= 20
 
-.PHONY: demo test all-tests test-rust test-python lint wheel native bench-rust
+.PHONY: demo test all-tests test-rust test-python lint wheel native bench bench-rust bench-python
 
-demo:
+demo: wheel
 	@$(CARGO) build --quiet --package tenfold --examples
 	@$(CARGO) build --quiet --release --package tenfold-cli
 	@for example in $(EXAMPLES); do \
 		printf '\n--- examples/%s.rs\n' $$example; \
 		$(CARGO) run --quiet --package tenfold --example $$example || exit 1; \
 	done
+	@for example in $(PYTHON_EXAMPLES); do \
+		printf '\n--- %s\n' $$example; \
+		$(VENV)/bin/python $$example || exit 1; \
+	done
 	@printf '\n--- an index of real source files\n'
 	@$(CARGO) run --quiet --release --package tenfold-cli -- demo $(if $(DIR),"$(DIR)")
+	@printf '\n--- the same work on the standard library and on tenfold\n'
+	@$(VENV)/bin/python python/bench --demo
 
 test:
 	@python3 tools/leave_nothing.py $(MAKE) --no-print-directory all-tests
@@ -67,3 +77,18 @@ lint:
 bench-rust:
 	@$(CARGO) run --quiet --release --package tenfold-bench -- \
 		--rows "$(ROWS)" --peers "$(PEERS)" $(if $(REPEAT),--repeat $(REPEAT)) $(if $(LIMIT),--limit $(LIMIT))
+
+bench: bench-rust bench-python
+
+# The wheel is the one that `make wheel` has built; a peer that cannot be installed is printed as such.
+$(BENCH_VENV)/ready: python/requirements-bench.txt
+	@$(PYTHON) -m venv $(BENCH_VENV)
+	@grep -v '^#' $< | while read -r peer; do \
+		$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $$peer || echo "without $$peer"; \
+	done
+	@touch $@
+
+bench-python: wheel $(BENCH_VENV)/ready
+	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps target/wheels/*.whl
+	@$(BENCH_VENV)/bin/python python/bench --rows "$(ROWS)" --peers "$(PEERS)" \
+		$(if $(REPEAT),--repeat $(REPEAT)) $(if $(LIMIT),--limit $(LIMIT))

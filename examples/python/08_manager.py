@@ -3,7 +3,7 @@
 from tenfold import Manager, Process
 
 
-def f(d, l):
+def f(d, l):  # noqa: E741
     d[1] = "1"
     d["2"] = 2
     d[0.25] = None
@@ -13,7 +13,7 @@ def f(d, l):
 if __name__ == "__main__":
     with Manager() as manager:
         d = manager.dict()
-        l = manager.list(range(10))
+        l = manager.list(range(10))  # noqa: E741
         p = Process(target=f, args=(d, l))
         p.start()
         p.join()

@@ -33,8 +33,17 @@ def measure_here(row_name: str, system_name: str) -> None:
 
 
 def measure_apart(row: Row, system_name: str, limit: float) -> float:
-    """Measure in a fresh process, which is ended with all its children if it takes longer than `limit` seconds."""
-    command = [sys.executable, os.path.dirname(os.path.abspath(__file__)), "--measure", row.name, system_name]
+    """Measure in a fresh process.
+
+    It is ended with all its children if it takes longer than `limit` seconds.
+    """
+    command = [
+        sys.executable,
+        os.path.dirname(os.path.abspath(__file__)),
+        "--measure",
+        row.name,
+        system_name,
+    ]
     # Files, not pipes: a process that outlives the measurement would keep a pipe open.
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
@@ -54,4 +63,6 @@ def measure_apart(row: Row, system_name: str, limit: float) -> float:
             if line.startswith(ANSWER):
                 return float(line.removeprefix(ANSWER))
         complaints = [line.strip() for line in errors if line.strip()]
-        raise Failure(complaints[-1][:100] if complaints else f"exit code {process.returncode}, no answer")
+        raise Failure(
+            complaints[-1][:100] if complaints else f"exit code {process.returncode}, no answer"
+        )

@@ -1,7 +1,7 @@
 """Processes that work at once, and tell when they began and ended.
 
-They are forked, so that a system's queues and locks need not travel; start and results go through the standard
-library's pipes, whatever system is measured.
+They are forked, so that a system's queues and locks need not travel; start and results go through
+the standard library's pipes, whatever system is measured.
 """
 
 import multiprocessing
@@ -16,7 +16,9 @@ __all__ = ["Job", "clock", "span", "together"]
 Job = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
-def _work(start: int, results: Connection, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+def _work(
+    start: int, results: Connection, function: Callable[..., Any], args: tuple[Any, ...]
+) -> None:
     os.read(start, 1)
     try:
         results.send((True, function(*args)))
@@ -26,7 +28,7 @@ def _work(start: int, results: Connection, function: Callable[..., Any], args: t
 
 
 def together(process_class: Callable[..., Any], jobs: list[Job]) -> list[Any]:
-    """Run each job in a process of its own, all from the same moment; return their results in order."""
+    """Run each job in a process, all from the same moment; return their results in order."""
     start, go = os.pipe()
     crew = []
     for function, args in jobs:

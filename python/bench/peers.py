@@ -1,11 +1,13 @@
-"""Packages whose interface is not that of multiprocessing, each behind the few names that the rows use.
+"""Packages with interfaces of their own, each behind the few names that the rows use.
 
-A pool has `map`, `imap`, `apply`, `apply_async` … of multiprocessing's meaning, as far as the package can do that,
-then `close` and `join`. Where a package's own default is one item a message, `map` without a chunk size gets the
-chunks that multiprocessing would make.
+A pool has `map`, `imap`, `apply`, `apply_async` … of multiprocessing's meaning, as far as the
+package can do that, then `close` and `join`. Where a package's own default is one item a message,
+`map` without a chunk size gets the chunks that multiprocessing would make.
 """
 
+import logging
 import multiprocessing
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -44,7 +46,9 @@ class ExecutorPool:
         self._executor = executor
         self._workers = workers
 
-    def map(self, function: Callable[..., Any], items: Sequence[Any], chunksize: int | None = None) -> list[Any]:
+    def map(
+        self, function: Callable[..., Any], items: Sequence[Any], chunksize: int | None = None
+    ) -> Any:
         chunksize = chunksize or standard_chunks(len(items), self._workers)
         return list(self._executor.map(function, items, chunksize=chunksize))
 
@@ -90,13 +94,17 @@ class JoblibPool:
         self._warm = joblib.Parallel(workers)
         self._warm.__enter__()
 
-    def map(self, function: Callable[..., Any], items: Sequence[Any], chunksize: int | None = None) -> list[Any]:
+    def map(
+        self, function: Callable[..., Any], items: Sequence[Any], chunksize: int | None = None
+    ) -> Any:
         if chunksize is not None:
             self._warm.batch_size = chunksize
         return list(self._warm(map(self._joblib.delayed(function), items)))
 
     def imap_unordered(self, function: Callable[..., Any], items: Iterable[Any]) -> Iterator[Any]:
-        parallel = self._joblib.Parallel(self._workers, return_as="generator_unordered", batch_size=1)
+        parallel = self._joblib.Parallel(
+            self._workers, return_as="generator_unordered", batch_size=1
+        )
         return iter(parallel(map(self._joblib.delayed(function), items)))
 
     def apply(self, function: Callable[..., Any], args: tuple[Any, ...] = ()) -> Any:
@@ -118,23 +126,25 @@ class Joblib(Peer):
 
 class MpirePool:
     def __init__(self, workers: int, method: str) -> None:
-        from mpire import WorkerPool
+        from mpire.pool import WorkerPool
 
         self._pool = WorkerPool(workers, start_method=method, keep_alive=True)
         self._workers = workers
 
-    def map(self, function: Callable[..., Any], items: Sequence[Any], chunksize: int | None = None) -> list[Any]:
+    def map(
+        self, function: Callable[..., Any], items: Sequence[Any], chunksize: int | None = None
+    ) -> Any:
         chunksize = chunksize or standard_chunks(len(items), self._workers)
-        return self._pool.map(function, items, chunk_size=chunksize, concatenate_numpy_output=False)  # type: ignore[no-any-return]
+        return self._pool.map(function, items, chunk_size=chunksize, concatenate_numpy_output=False)
 
     # Tuples are unpacked.
     starmap = map
 
-    def imap(self, function: Callable[..., Any], items: Sequence[Any]) -> Iterator[Any]:
-        return self._pool.imap(function, items, chunk_size=1)  # type: ignore[no-any-return]
+    def imap(self, function: Callable[..., Any], items: Sequence[Any]) -> Any:
+        return self._pool.imap(function, items, chunk_size=1)
 
-    def imap_unordered(self, function: Callable[..., Any], items: Sequence[Any]) -> Iterator[Any]:
-        return self._pool.imap_unordered(function, items, chunk_size=1)  # type: ignore[no-any-return]
+    def imap_unordered(self, function: Callable[..., Any], items: Sequence[Any]) -> Any:
+        return self._pool.imap_unordered(function, items, chunk_size=1)
 
     def apply(self, function: Callable[..., Any], args: tuple[Any, ...] = ()) -> Any:
         return self._pool.apply(function, args)
@@ -161,7 +171,9 @@ class PebblePool:
         self._pool = ProcessPool(workers, context=multiprocessing.get_context(method))
         self._workers = workers
 
-    def map(self, function: Callable[..., Any], items: Sequence[Any], chunksize: int | None = None) -> list[Any]:
+    def map(
+        self, function: Callable[..., Any], items: Sequence[Any], chunksize: int | None = None
+    ) -> Any:
         chunksize = chunksize or standard_chunks(len(items), self._workers)
         return list(self._pool.map(function, items, chunksize=chunksize).result())
 
@@ -175,7 +187,7 @@ class PebblePool:
         return Result(self._pool.schedule(function, args))
 
     def close(self) -> None:
-        self._pool.close()
+        self._pool.close()  # type: ignore[no-untyped-call]
 
     def join(self) -> None:
         self._pool.join()
@@ -225,13 +237,19 @@ class Ray(Peer):
 
         super().__init__(method)
         self._ray = ray
-        self._options = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
+        # Its workers do not get sys.path.
+        os.environ["PYTHONPATH"] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
     def Pool(self, workers: int) -> Any:
         from ray.util.multiprocessing import Pool
 
         if not self._ray.is_initialized():
-            self._ray.init(num_cpus=workers, **self._options)
+            self._ray.init(
+                num_cpus=workers,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
         return Pool(workers)
 
     def close(self) -> None:

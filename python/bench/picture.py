@@ -1,4 +1,7 @@
-"""The picture: for each row, how many times as good tenfold is as the standard library and as the best peer."""
+"""The picture: how many times as good tenfold is in each row.
+
+As the standard library (upper bar), and as the best peer (lower bar).
+"""
 
 import math
 from collections.abc import Sequence
@@ -18,45 +21,47 @@ COLOURS = {STANDARD.name: "#2b6cb0", "best peer": "#d69e2e"}
 
 def write_svg(path: Path, results: Sequence[RowResult]) -> None:
     """Draw bars on a logarithmic scale, from 1/10 to beyond the largest ratio; 1 is a line."""
-    bars = [_bars_of(result) for result in results]
-    largest = max((ratio for _, found in bars for _, _, ratio in found), default=1.0)
+    rows = [(result.row.name, _bars_of(result)) for result in results]
+    largest = max((ratio for _, bars in rows for _, _, ratio in bars), default=1.0)
     decades = max(1, math.ceil(math.log10(max(largest, 1.0)) + 1e-9))
 
     def x(ratio: float) -> float:
         return LABEL + PLOT * (math.log10(max(ratio, 0.1)) + 1) / (decades + 1)
 
-    height = TOP + ROW * len(bars) + 20
-    width = LABEL + PLOT + MARGIN
+    width, height = LABEL + PLOT + MARGIN, TOP + ROW * len(rows) + 20
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
-        ' font-family="sans-serif" font-size="11">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"'
+        f' viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
     ]
     for index, (name, colour) in enumerate(COLOURS.items()):
         left = LABEL + index * 210
         parts.append(f'<rect x="{left}" y="8" width="10" height="10" fill="{colour}"/>')
-        parts.append(f'<text x="{left + 15}" y="17">tenfold over {escape(name)}</text>')
+        parts.append(_text(left + 15, 17, f"tenfold over {name}"))
     for power in range(-1, decades + 1):
-        left = x(10.0**power)
-        stroke = "#444" if power == 0 else "#ddd"
-        parts.append(f'<line x1="{left:.1f}" y1="{TOP - 8}" x2="{left:.1f}" y2="{height - 15}" stroke="{stroke}"/>')
-        parts.append(f'<text x="{left:.1f}" y="{TOP - 12}" text-anchor="middle" fill="#666">{10.0**power:g}</text>')
-    for index, (title, found) in enumerate(bars):
+        at = x(10.0**power)
+        colour = "#444" if power == 0 else "#ddd"
+        parts.append(f'<path d="M{at:.1f} {TOP - 8}V{height - 15}" stroke="{colour}"/>')
+        parts.append(_text(at, TOP - 12, f"{10.0**power:g}", "middle"))
+    for index, (title, bars) in enumerate(rows):
         top = TOP + index * ROW
-        parts.append(f'<text x="{LABEL - 8}" y="{top + 16}" text-anchor="end">{escape(title)}</text>')
-        for line, (colour, note, ratio) in enumerate(found):
-            left, right = sorted((x(1.0), x(ratio)))
+        parts.append(_text(LABEL - 8, top + 16, title, "end"))
+        for line, (colour, note, ratio) in enumerate(bars):
+            begin, end = sorted((x(1.0), x(ratio)))
             y = top + 2 + line * (BAR + 1)
-            parts.append(
-                f'<rect x="{left:.1f}" y="{y}" width="{right - left:.1f}" height="{BAR}" fill="{colour}"/>'
-                f'<text x="{right + 4:.1f}" y="{y + 10}" fill="#444">{escape(note)}</text>'
-            )
+            size = f'width="{end - begin:.1f}" height="{BAR}"'
+            parts.append(f'<rect x="{begin:.1f}" y="{y}" {size} fill="{colour}"/>')
+            parts.append(_text(end + 4, y + 10, note))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join([*parts, "</svg>"]) + "\n")
 
 
-def _bars_of(result: RowResult) -> tuple[str, list[tuple[str, str, float]]]:
-    """The row's title, and colour, note and length of each bar."""
+def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _bars_of(result: RowResult) -> list[tuple[str, str, float]]:
+    """Colour, note and length of each bar."""
     found = []
     over = result.ratio(TENFOLD.name, STANDARD.name)
     if over is not None:
@@ -66,4 +71,4 @@ def _bars_of(result: RowResult) -> tuple[str, list[tuple[str, str, float]]]:
         over = result.ratio(TENFOLD.name, best)
         if over is not None:
             found.append((COLOURS["best peer"], f"{times(over)} {best}", over))
-    return result.row.name, found
+    return found

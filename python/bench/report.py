@@ -12,7 +12,7 @@ from bench.systems import STANDARD, TENFOLD
 
 __all__ = ["figure", "print_demo_head", "print_demo_row", "print_head", "print_row", "write_json"]
 
-_SCALES = {
+_SCALES: dict[Unit, list[tuple[float, str]]] = {
     Unit.PER_SECOND: [(1e6, "M/s"), (1e3, "k/s"), (1.0, "/s")],
     Unit.BYTES_PER_SECOND: [(1e9, "GB/s"), (1e6, "MB/s"), (1e3, "kB/s")],
     Unit.SECONDS: [(1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns")],
@@ -36,7 +36,8 @@ def times(ratio: float | None) -> str:
     """A ratio with three digits."""
     if ratio is None:
         return ""
-    return f"x{ratio:.0f}" if ratio >= 100 else f"x{ratio:.1f}" if ratio >= 10 else f"x{ratio:.2f}"
+    digits = 0 if ratio >= 100 else 1 if ratio >= 10 else 2 if ratio >= 0.1 else 3
+    return f"x{ratio:.{digits}f}"
 
 
 def _machine(repeat: int) -> dict[str, object]:
@@ -80,7 +81,10 @@ def print_row(result: RowResult) -> None:
     for name, reason in result.absent.items():
         by_reason.setdefault(reason, []).append(name)
     if by_reason:
-        print("  without " + "; ".join(f"{', '.join(names)} ({reason})" for reason, names in by_reason.items()))
+        print(
+            "  without "
+            + "; ".join(f"{', '.join(names)} ({reason})" for reason, names in by_reason.items())
+        )
     print(flush=True)
 
 

@@ -47,7 +47,7 @@ class RowResult:
         return next((system.median for system in self.systems if system.name == name), None)
 
     def ratio(self, name: str, over: str) -> float | None:
-        """How many times as good one system is as another: above 1 it is better, whatever the unit."""
+        """How many times as good one system is as another, whatever the unit."""
         this, that = self.median(name), self.median(over)
         if not this or not that:
             return None
@@ -58,7 +58,9 @@ class RowResult:
         peers = {
             system.name: system.median
             for system in self.systems
-            if system.name not in (TENFOLD.name, STANDARD.name) and not system.is_floor and system.median is not None
+            if system.name not in (TENFOLD.name, STANDARD.name)
+            and not system.is_floor
+            and system.median is not None
         }
         best = max if self.row.unit.more_is_better else min
         return best(peers, key=peers.__getitem__) if peers else None
@@ -66,7 +68,9 @@ class RowResult:
 
 def measure(row: Row, systems: Sequence[System], repeat: int, limit: float) -> RowResult:
     """Measure all systems of a row in turn, `repeat` times."""
-    absent = {system.name: reason for system in systems if (reason := system.why_not(row)) is not None}
+    absent = {
+        system.name: reason for system in systems if (reason := system.why_not(row)) is not None
+    }
     results = [SystemResult(system.name) for system in systems if system.name not in absent]
     results += [SystemResult(name, is_floor=True) for name in row.floors]
     for _ in range(repeat):

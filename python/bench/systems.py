@@ -1,4 +1,4 @@
-"""The systems: what they are called, whether they are installed, and which rows each can take part in."""
+"""The systems: their names, whether they are installed, and which rows each can take part in."""
 
 import importlib
 import importlib.util
@@ -15,7 +15,7 @@ class Context:
     """An opened system with the interface of multiprocessing: everything of one of its contexts."""
 
     def __init__(self, package: str, method: str | None) -> None:
-        # Fork, unless the row is about another method: the workers' start is not what is measured then.
+        # Fork, unless the row is about another method: their start is not what is measured then.
         self._context = importlib.import_module(package).get_context(method or "fork")
 
     def __getattr__(self, name: str) -> Any:
@@ -72,7 +72,9 @@ ALL = (
     TENFOLD,
     STANDARD,
     System("concurrent.futures", "concurrent.futures", _EXECUTOR, adapter="Futures"),
-    System("joblib", "joblib", _pool("map", "chunks", "imap_unordered"), ("spawn",), adapter="Joblib"),
+    System(
+        "joblib", "joblib", _pool("map", "chunks", "imap_unordered"), ("spawn",), adapter="Joblib"
+    ),
     System("loky", "loky", _EXECUTOR, ("spawn",), adapter="Loky"),
     System("billiard", "billiard"),
     System("multiprocess", "multiprocess"),
@@ -82,7 +84,9 @@ ALL = (
         _pool("map", "starmap", "chunks", "imap", "imap_unordered", "apply", "apply_async"),
         adapter="Mpire",
     ),
-    System("pebble", "pebble", _pool("map", "chunks", "imap", "apply", "apply_async"), adapter="Pebble"),
+    System(
+        "pebble", "pebble", _pool("map", "chunks", "imap", "apply", "apply_async"), adapter="Pebble"
+    ),
     System("faster-fifo", "faster_fifo", frozenset({"Queue"}), ("fork",), adapter="FasterFifo"),
     System("UltraDict", "UltraDict", frozenset({"Manager.dict"}), ("fork",), adapter="SharedDict"),
     System(

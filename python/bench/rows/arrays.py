@@ -46,6 +46,12 @@ def arrays_out(system: Any) -> float:
 
 
 ROWS = (
-    Row("pool-arrays-in", "map over 64 arrays of 8 MiB", Unit.BYTES_PER_SECOND, "Pool.map", arrays_in),
+    Row(
+        "pool-arrays-in",
+        "map over 64 arrays of 8 MiB",
+        Unit.BYTES_PER_SECOND,
+        "Pool.map",
+        arrays_in,
+    ),
     Row("pool-arrays-out", "64 results of 8 MiB", Unit.BYTES_PER_SECOND, "Pool.map", arrays_out),
 )

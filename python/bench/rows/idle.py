@@ -67,5 +67,7 @@ def processor_time(system: Any) -> float:
 
 ROWS = (
     Row("idle-memory", "idle Pool(8): memory of all its processes", Unit.BYTES, "Pool.map", memory),
-    Row("idle-cpu", "idle Pool(8): processor time in 10 s", Unit.SECONDS, "Pool.map", processor_time),
+    Row(
+        "idle-cpu", "idle Pool(8): processor time in 10 s", Unit.SECONDS, "Pool.map", processor_time
+    ),
 )

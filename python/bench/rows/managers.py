@@ -74,7 +74,7 @@ def dict_update(system: Any) -> float:
 def dict_items(system: Any) -> float:
     manager = system.Manager()
     shared = filled_dict(manager)
-    took = seconds_each(500, lambda i: shared.items())
+    took = seconds_each(500, lambda i: list(shared.items()))
     manager.shutdown()
     return took
 
@@ -121,8 +121,20 @@ def whole_life(system: Any) -> float:
 ROWS = (
     Row("dict-set", "Manager dict: set", Unit.SECONDS, "Manager.dict", dict_set),
     Row("dict-get", "Manager dict: get", Unit.SECONDS, "Manager.dict", dict_get),
-    Row("dict-mixed", "Manager dict: 4 processes, 1 set to 2 gets", Unit.PER_SECOND, "Manager.dict", dict_mixed),
-    Row("dict-update", "Manager dict: update with 1000 items", Unit.SECONDS, "Manager.dict", dict_update),
+    Row(
+        "dict-mixed",
+        "Manager dict: 4 processes, 1 set to 2 gets",
+        Unit.PER_SECOND,
+        "Manager.dict",
+        dict_mixed,
+    ),
+    Row(
+        "dict-update",
+        "Manager dict: update with 1000 items",
+        Unit.SECONDS,
+        "Manager.dict",
+        dict_update,
+    ),
     Row("dict-items", "Manager dict: items() of 1000", Unit.SECONDS, "Manager.dict", dict_items),
     Row("list-append", "Manager list: append", Unit.SECONDS, "Manager.list", list_append),
     Row("list-index", "Manager list: index", Unit.SECONDS, "Manager.list", list_index),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.crew import span, together
+from bench.crew import Job, span, together
 from bench.row import Row, Unit
 
 __all__ = ["ROWS"]
@@ -33,7 +33,7 @@ def consume(queue: Any, count: int) -> tuple[float, float]:
 def rate(system: Any, items: Any, pairs: int = 1) -> float:
     queue = system.Queue()
     each = len(items) // pairs
-    jobs = [(produce, (queue, items[i * each : (i + 1) * each])) for i in range(pairs)]
+    jobs: list[Job] = [(produce, (queue, items[i * each : (i + 1) * each])) for i in range(pairs)]
     jobs += [(consume, (queue, each)) for _ in range(pairs)]
     times = together(system.Process, jobs)[pairs:]
     return (each - 1) * pairs / span(times)
@@ -69,17 +69,26 @@ def ask(send: Any, receive: Any) -> float:
 
 def queue_round_trip(system: Any) -> float:
     there, back = system.Queue(), system.Queue()
-    return together(system.Process, [(ask, (there.put, back.get)), (answer, (there.get, back.put))])[0]  # type: ignore[no-any-return]
+    seconds: float = together(
+        system.Process, [(ask, (there.put, back.get)), (answer, (there.get, back.put))]
+    )[0]
+    return seconds
 
 
 def simple_queue_round_trip(system: Any) -> float:
     there, back = system.SimpleQueue(), system.SimpleQueue()
-    return together(system.Process, [(ask, (there.put, back.get)), (answer, (there.get, back.put))])[0]  # type: ignore[no-any-return]
+    seconds: float = together(
+        system.Process, [(ask, (there.put, back.get)), (answer, (there.get, back.put))]
+    )[0]
+    return seconds
 
 
 def pipe_round_trip(system: Any) -> float:
     one, other = system.Pipe()
-    return together(system.Process, [(ask, (one.send, one.recv)), (answer, (other.recv, other.send))])[0]  # type: ignore[no-any-return]
+    seconds: float = together(
+        system.Process, [(ask, (one.send, one.recv)), (answer, (other.recv, other.send))]
+    )[0]
+    return seconds
 
 
 def consume_bytes(queue: Any, count: int) -> tuple[float, float]:
@@ -93,7 +102,7 @@ def consume_bytes(queue: Any, count: int) -> tuple[float, float]:
 
 def mebibytes(system: Any) -> float:
     queue, count, message = system.large_queue(MIB), 300, bytes(range(256)) * (MIB // 256)
-    jobs = [(produce, (queue, [message] * count)), (consume_bytes, (queue, count))]
+    jobs: list[Job] = [(produce, (queue, [message] * count)), (consume_bytes, (queue, count))]
     return (count - 1) * MIB / span(together(system.Process, jobs)[1:])
 
 
@@ -110,7 +119,7 @@ def consume_arrays(queue: Any, count: int) -> tuple[float, float]:
 def arrays(system: Any) -> float:
     array, count = np.ones(8 * MIB), 8
     queue = system.large_queue(array.nbytes)
-    jobs = [(produce, (queue, [array] * count)), (consume_arrays, (queue, count))]
+    jobs: list[Job] = [(produce, (queue, [array] * count)), (consume_arrays, (queue, count))]
     return (count - 1) * array.nbytes / span(together(system.Process, jobs)[1:])
 
 
@@ -124,11 +133,21 @@ def warm_copy() -> float:
 
 
 ROWS = (
-    Row("queue-ints", "Queue of small ints, 1 producer, 1 consumer", Unit.PER_SECOND, "Queue", ints),
+    Row(
+        "queue-ints", "Queue of small ints, 1 producer, 1 consumer", Unit.PER_SECOND, "Queue", ints
+    ),
     Row("queue-tuples", "Queue of small tuples, 1 to 1", Unit.PER_SECOND, "Queue", tuples),
     Row("queue-4-4", "Queue of small ints, 4 to 4", Unit.PER_SECOND, "Queue", four_to_four),
-    Row("queue-round-trip", "round trip through two Queues", Unit.SECONDS, "Queue", queue_round_trip),
-    Row("simple-queue-round-trip", "round trip, SimpleQueues", Unit.SECONDS, "SimpleQueue", simple_queue_round_trip),
+    Row(
+        "queue-round-trip", "round trip through two Queues", Unit.SECONDS, "Queue", queue_round_trip
+    ),
+    Row(
+        "simple-queue-round-trip",
+        "round trip, SimpleQueues",
+        Unit.SECONDS,
+        "SimpleQueue",
+        simple_queue_round_trip,
+    ),
     Row("pipe-round-trip", "round trip, Pipe", Unit.SECONDS, "Pipe", pipe_round_trip),
     Row("queue-mebibyte", "Queue of 1 MiB bytes", Unit.BYTES_PER_SECOND, "Queue", mebibytes),
     Row(

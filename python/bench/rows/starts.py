@@ -82,7 +82,14 @@ FLOORS = {
 
 ROWS = (
     *(
-        Row(f"start-pool-{method}", f"Pool(2), one task, end: {method}", Unit.SECONDS, "Pool", pool, method)
+        Row(
+            f"start-pool-{method}",
+            f"Pool(2), one task, end: {method}",
+            Unit.SECONDS,
+            "Pool",
+            pool,
+            method,
+        )
         for method in METHODS
     ),
     *(
