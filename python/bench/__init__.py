@@ -2,7 +2,8 @@
 
 - `__main__`: the command line
 - `systems`: what is measured, and what each can do; `peers`: packages with interfaces of their own
-- `row`, `rows`: what is done with them, a file a group; `crew`: processes that work at once
+- `row`, `rows`: what is done with them, a file a group
+- `tasks`: what workers are sent; `crew`: processes that work at once
 - `cell`: one measurement in a process of its own; `summary`: medians, spreads, ratios
 - `report`: the table and the JSON; `picture`: the SVG
 """

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.row import Row, Unit
-from bench.rows.pools import end, tiny
+from bench.rows.pools import end
+from bench.tasks import tiny
 
 __all__ = ["ROWS"]
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-from bench.crew import clock, span, together
+from bench.crew import Job, clock, span, together
 from bench.row import Row, Unit
 
 __all__ = ["ROWS"]
@@ -20,12 +20,37 @@ def hold(lock: Any, count: int) -> None:
         release()
 
 
-def lock_of(processes: int) -> Callable[[Any], float]:
-    """Seconds for each acquire and release, whoever does it."""
+def hold_by_with(lock: Any, count: int) -> None:
+    for _ in range(count):
+        with lock:
+            pass
+
+
+def uncontended(system: Any) -> float:
+    begin, end = clock(hold, system.Lock(), HOLDS)
+    return (end - begin) / HOLDS
+
+
+def uncontended_with(system: Any) -> float:
+    begin, end = clock(hold_by_with, system.Lock(), HOLDS)
+    return (end - begin) / HOLDS
+
+
+def add(lock: Any, number: Any, count: int) -> None:
+    for _ in range(count):
+        with lock:
+            number.value += 1
+
+
+def contended(processes: int) -> Callable[[Any], float]:
+    """Seconds for each addition, whoever makes it."""
 
     def measure(system: Any) -> float:
-        lock, each = system.Lock(), HOLDS // processes
-        times = together(system.Process, [(clock, (hold, lock, each)) for _ in range(processes)])
+        lock, number, each = system.Lock(), system.RawValue("i", 0), HOLDS // processes
+        jobs: list[Job] = [(clock, (add, lock, number, each)) for _ in range(processes)]
+        times = together(system.Process, jobs)
+        if number.value != each * processes:
+            raise ValueError("an addition was lost")
         return span(times) / (each * processes)
 
     return measure
@@ -88,9 +113,10 @@ def barrier(system: Any) -> float:
 
 
 ROWS = (
-    Row("lock-1", "Lock: acquire and release, 1 process", Unit.SECONDS, "Lock", lock_of(1)),
-    Row("lock-2", "Lock: 2 processes at once", Unit.SECONDS, "Lock", lock_of(2)),
-    Row("lock-4", "Lock: 4 processes at once", Unit.SECONDS, "Lock", lock_of(4)),
+    Row("lock-1", "Lock: acquire and release, 1 process", Unit.SECONDS, "Lock", uncontended),
+    Row("lock-with", "Lock: with, 1 process", Unit.SECONDS, "Lock", uncontended_with),
+    Row("lock-2", "Lock: 2 processes add to a RawValue", Unit.SECONDS, "Lock", contended(2)),
+    Row("lock-4", "Lock: 4 processes add to a RawValue", Unit.SECONDS, "Lock", contended(4)),
     Row("semaphore", "Semaphore: acquire and release", Unit.SECONDS, "Semaphore", semaphore),
     Row("condition", "Condition: there and back", Unit.SECONDS, "Condition", condition),
     Row("event", "Event: there and back", Unit.SECONDS, "Event", event),

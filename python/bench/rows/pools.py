@@ -3,10 +3,11 @@
 Tiny tasks, and how well the workers share work.
 """
 
-from time import perf_counter, thread_time
+from time import perf_counter
 from typing import Any
 
 from bench.row import Row, Unit
+from bench.tasks import pair, spin, tiny
 
 __all__ = ["ROWS"]
 
@@ -18,20 +19,6 @@ CALLS = 3_000
 SPINS = 2_000
 SPIN = 0.001
 SKEWED = [0.04 * 1.04**-i for i in range(400)][::-1]
-
-
-def tiny(x: int) -> int:
-    return x
-
-
-def pair(x: int, y: int) -> int:
-    return x
-
-
-def spin(seconds: float) -> None:
-    end = thread_time() + seconds
-    while thread_time() < end:
-        pass
 
 
 def warm_pool(system: Any) -> Any:

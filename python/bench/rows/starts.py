@@ -9,14 +9,11 @@ from time import perf_counter
 from typing import Any
 
 from bench.row import Row, Unit
+from bench.tasks import nothing
 
 __all__ = ["ROWS"]
 
 GIB = 1 << 30
-
-
-def nothing() -> None:
-    pass
 
 
 def median_of(count: int, life: Callable[[], object]) -> float:
