@@ -333,6 +333,5 @@ class ThreadPool(std.ThreadPool, Pool):
     """The same interface with threads: the standard library's."""
 
     def __init__(self, processes=None, initializer=None, initargs=()):
-        if processes is None:
-            processes = available_cpus()
-        super().__init__(processes, initializer, initargs)
+        # Not std.ThreadPool's: that would fix the start method of multiprocessing's own context.
+        Pool.__init__(self, processes, initializer, initargs)

@@ -110,22 +110,26 @@ def test_an_exception_is_reported_once(python, tmp_path):
     python("-m", "tenfold", "script.py", status=1, stderr="RuntimeError: in the script")
 
 
-def test_work_after_the_script_sees_the_scripts_main(python, tmp_path, method):
-    """Threads and exit handlers run when the last line of the script has run."""
-    (tmp_path / "script.py").write_text(f"""
-import atexit, multiprocessing, threading
+def test_threads_and_exit_handlers_see_the_scripts_main(python, tmp_path):
+    """They run when the last line of the script has run."""
+    (tmp_path / "script.py").write_text("""
+import atexit, pickle, threading
 
-def work(x):
-    return x + 1
+def work():
+    pass
+
+def see(where):
+    assert pickle.loads(pickle.dumps(work)) is work
+    print(where)
 
 def later():
-    with multiprocessing.get_context({method!r}).Pool(1) as pool:
-        print(pool.map(work, [1]))
+    threading.main_thread().join()
+    see("thread")
 
-if __name__ == "__main__":
-    threading.Thread(target=later).start()
+threading.Thread(target=later).start()
+atexit.register(see, "handler")
 """)
-    assert python("-m", "tenfold", "script.py") == "[2]\n"
+    assert python("-m", "tenfold", "script.py") == "thread\nhandler\n"
 
 
 @pytest.mark.parametrize(
