@@ -37,6 +37,9 @@ class _Ends:
 
 def _use_pipe(cls, *names):
     """Let a subclass that is about the inside of the standard library's queue have it whole."""
+    if cls.__base__._has_pipe:
+        # The class that it is derived from has it already, and perhaps its own way with it.
+        return
     cls._has_pipe = True
     for name in names:
         method = getattr(super(_Ends, cls), name)
