@@ -9,8 +9,8 @@ or `python -m tenfold program.py`, makes `import multiprocessing` itself mean th
 import importlib
 
 from . import context, process, reduction  # noqa: F401  (attributes of multiprocessing, too)
-from ._alias import install  # noqa: F401
-from ._native import FamilyEnded, HeapFull, OwnerDied, StaleHandle  # noqa: F401
+from ._alias import install
+from ._native import FamilyEnded, HeapFull, OwnerDied, StaleHandle
 
 __all__ = [name for name in dir(context._default_context) if not name.startswith("_")]
 globals().update((name, getattr(context._default_context, name)) for name in __all__)
