@@ -4,7 +4,6 @@
     the others                          a native object in a Python class that speaks as the
                                         standard library's proxy does, its errors included
 
-
 Each is also a subclass of the standard library's proxy class of its name, for `isinstance`. A proxy
 can be pickled anywhere. Inside of what tenfold carries (arguments, queues, results, managers) it
 keeps its object alive on the way; elsewhere somebody must hold a proxy meanwhile, as ever.

@@ -22,6 +22,60 @@ pub struct Item {
     pub handles: Vec<Handle>,
 }
 
+/// Copies of many byte strings, laid end to end.
+#[derive(Debug, Default)]
+pub struct Copies {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+    handles: Vec<Handle>,
+}
+
+impl Copies {
+    /// Nothing yet, with room for about `count`.
+    pub(crate) fn with_room(count: u64) -> Copies {
+        let count = count.min(1 << 16) as usize;
+        Copies { bytes: Vec::with_capacity(count * 16), ends: Vec::with_capacity(count), handles: Vec::new() }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// One after the other. What their handles refer to lives as long as the copies.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        let mut from = 0;
+        self.ends.iter().map(move |&to| &self.bytes[core::mem::replace(&mut from, to)..to])
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// Appends the bytes `from..to` of a block.
+    pub(crate) fn push_from(&mut self, heap: Heap, block: Block, from: u64, to: u64) -> Result<()> {
+        let len = to.checked_sub(from).ok_or(HeapError::corrupt("item of a container", block.offset()))?;
+        let at = self.bytes.len();
+        self.bytes.resize(at + len as usize, 0);
+        block.read(heap, from, &mut self.bytes[at..])?;
+        self.ends.push(self.bytes.len());
+        Ok(())
+    }
+
+    /// Keeps what a block of bytes or a message refers to.
+    pub(crate) fn keep_handles(&mut self, heap: Heap, block: Block) -> Result<()> {
+        self.handles.append(&mut message::handles_of(heap, block)?);
+        Ok(())
+    }
+}
+
 /// Items up to this size are copied to the stack.
 const SHORT: usize = 128;
 

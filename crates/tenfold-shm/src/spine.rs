@@ -250,6 +250,19 @@ impl Spine {
         }
     }
 
+    /// The first `count` words, one after the other.
+    pub(crate) fn words(&self, count: u64) -> impl Iterator<Item = Result<Word>> {
+        let mut at_hand = None;
+        (0..count).map(move |word| {
+            let (number, at) = self.place(word);
+            let segment = match at_hand {
+                Some((had, segment)) if had == number => segment,
+                _ => at_hand.insert((number, self.segment(number)?)).1,
+            };
+            segment.word(self.heap, at * 8)
+        })
+    }
+
     /// Calls `f` with the words `from..to`, piece by piece, and the number of each piece's first.
     pub(crate) fn pieces(
         &self,

@@ -94,10 +94,11 @@ impl Dict {
 
     #[inline]
     fn look_up(&self, py: Python<'_>, wanted: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
-        match key::sought(wanted)? {
-            Some(key) => self.value_of(py, &key),
-            None => self.at_other(wanted, |key| self.value_of(py, key)),
+        let mut key = Key::empty();
+        if key.seek(wanted)? {
+            return self.value_of(py, &key);
         }
+        self.at_other(wanted, |key| self.value_of(py, key))
     }
 
     #[inline]
@@ -109,9 +110,12 @@ impl Dict {
     #[inline]
     fn store(&self, py: Python<'_>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let dict = self.dict()?;
-        let Some(key) = key::inserted(key)? else { return self.store_other(py, key, value) };
+        let mut bytes = Key::empty();
+        if !bytes.spell(key)? {
+            return self.store_other(py, key, value);
+        }
         let encoded = codec::encode(value)?;
-        encoded.with(py, |value| key.holding(value, |value| dict.insert(key.get(), value)))?.map_err(raised)?;
+        encoded.with(py, |value| bytes.holding(value, |value| dict.insert(bytes.get(), value)))?.map_err(raised)?;
         Ok(())
     }
 
@@ -148,48 +152,74 @@ impl Dict {
             let item = dict.pop(key.get()).map_err(raised)?;
             item.map(|item| codec::decode(py, &item.bytes)).transpose()
         };
-        match key::sought(wanted)? {
-            Some(key) => pop(&key),
-            None => self.at_other(wanted, pop),
-        }
+        let mut key = Key::empty();
+        if key.seek(wanted)? { pop(&key) } else { self.at_other(wanted, pop) }
     }
 
     fn decoded_items<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Py<PyAny>, Py<PyAny>)>> {
         let dict = self.dict()?;
-        let pairs = py.detach(|| dict.items()).map_err(raised)?;
-        pairs.into_iter().map(|(key, item)| Ok((key::decode(py, &key)?, codec::decode(py, &item.bytes)?))).collect()
+        let copies = py.detach(|| dict.copy_items()).map_err(raised)?;
+        let mut all = copies.iter();
+        let mut pairs = Vec::with_capacity(copies.len() / 2);
+        while let (Some(key), Some(value)) = (all.next(), all.next()) {
+            pairs.push((key::decode(py, key)?, codec::decode(py, value)?));
+        }
+        Ok(pairs)
     }
 
     fn merge(&self, py: Python<'_>, entries: &Bound<'_, PyDict>) -> PyResult<()> {
         let dict = self.dict()?;
-        let (mut keys, mut values) = (Vec::with_capacity(entries.len()), Many::default());
-        let flush = |keys: &mut Vec<Key>, values: Many| {
-            if keys.is_empty() {
-                return Ok(());
-            }
-            let insert = || {
-                values.with(|values| {
-                    let entries = keys.iter().zip(values).map(|(key, value)| (key.get(), *value));
-                    dict.insert_many(entries)
-                })
-            };
-            let done = py.detach(insert).map_err(raised);
-            keys.clear();
-            done
-        };
+        let mut plain = Entries::default();
+        let mut scratch = Key::empty();
         for (key, value) in entries {
-            match key::inserted(&key)? {
-                Some(bytes) => {
-                    values.push(&value, &bytes.handles)?;
-                    keys.push(bytes);
-                }
-                None => {
-                    flush(&mut keys, core::mem::take(&mut values))?;
-                    self.store_other(py, &key, &value)?;
-                }
+            if scratch.spell(&key)? {
+                plain.push(&scratch, &value)?;
+            } else {
+                plain.insert_into(py, dict)?;
+                self.store_other(py, &key, &value)?;
             }
         }
-        flush(&mut keys, values)
+        plain.insert_into(py, dict)
+    }
+}
+
+/// Entries on their way into a dict, all at once.
+#[derive(Default)]
+struct Entries {
+    /// The keys' bytes, end to end.
+    keys: Vec<u8>,
+    /// For each, how many bytes it has and how many of them are compared.
+    lengths: Vec<(usize, usize)>,
+    values: Many,
+}
+
+impl Entries {
+    fn push(&mut self, key: &Key, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.values.push(value, &key.handles)?;
+        let (bytes, compared) = key.parts();
+        self.keys.extend_from_slice(bytes);
+        self.lengths.push((bytes.len(), compared));
+        Ok(())
+    }
+
+    /// Inserts them, and forgets them.
+    fn insert_into(&mut self, py: Python<'_>, dict: &dict::Dict) -> PyResult<()> {
+        let entries = core::mem::take(self);
+        if entries.lengths.is_empty() {
+            return Ok(());
+        }
+        let insert = || {
+            entries.values.with(|values| {
+                let mut rest = &entries.keys[..];
+                let keys = entries.lengths.iter().map(|&(length, compared)| {
+                    let (bytes, behind) = rest.split_at(length);
+                    rest = behind;
+                    dict::Key::spelled(bytes, compared, compared)
+                });
+                dict.insert_many(keys.zip(values.iter().copied()))
+            })
+        };
+        py.detach(insert).map_err(raised)
     }
 }
 
@@ -261,18 +291,17 @@ impl Dict {
     fn __delitem__(&self, key: &Bound<'_, PyAny>) -> PyResult<()> {
         let dict = self.dict()?;
         let remove = |key: &Key| Ok(dict.remove(key.get()).map_err(raised)?.then_some(()));
-        let removed = match key::sought(key)? {
-            Some(key) => remove(&key)?,
-            None => self.at_other(key, remove)?,
-        };
+        let mut bytes = Key::empty();
+        let removed = if bytes.seek(key)? { remove(&bytes)? } else { self.at_other(key, remove)? };
         removed.ok_or_else(|| key_error(key))
     }
 
     fn __contains__(&self, key: &Bound<'_, PyAny>) -> PyResult<bool> {
-        match key::sought(key)? {
-            Some(key) => self.dict()?.contains(key.get()).map_err(raised),
-            None => Ok(self.other(key)?.found.is_some()),
+        let mut bytes = Key::empty();
+        if bytes.seek(key)? {
+            return self.dict()?.contains(bytes.get()).map_err(raised);
         }
+        Ok(self.other(key)?.found.is_some())
     }
 
     fn __iter__(&self) -> PyResult<DictIterator> {
@@ -302,7 +331,8 @@ impl Dict {
         let dict = self.dict()?;
         let default = default.unwrap_or_else(|| py.None().into_bound(py));
         let encoded = codec::encode(&default)?;
-        if let Some(plain) = key::inserted(key)? {
+        let mut plain = Key::empty();
+        if plain.spell(key)? {
             let insert = |value: Outgoing<'_>| plain.holding(value, |value| dict.get_or_insert(plain.get(), value));
             return match encoded.with(py, insert)?.map_err(raised)? {
                 Some(item) => codec::decode(py, &item.bytes),
@@ -366,7 +396,7 @@ impl Dict {
     /// All keys, as a list.
     fn keys<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let dict = self.dict()?;
-        let keys = py.detach(|| dict.keys()).map_err(raised)?;
+        let keys = py.detach(|| dict.copy_keys()).map_err(raised)?;
         let decoded: Vec<_> = keys.iter().map(|key| key::decode(py, key)).collect::<PyResult<_>>()?;
         PyList::new(py, decoded)
     }
@@ -374,8 +404,8 @@ impl Dict {
     /// All values, as a list.
     fn values<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let dict = self.dict()?;
-        let values = py.detach(|| dict.values()).map_err(raised)?;
-        let decoded: Vec<_> = values.iter().map(|item| codec::decode(py, &item.bytes)).collect::<PyResult<_>>()?;
+        let values = py.detach(|| dict.copy_values()).map_err(raised)?;
+        let decoded: Vec<_> = values.iter().map(|value| codec::decode(py, value)).collect::<PyResult<_>>()?;
         PyList::new(py, decoded)
     }
 

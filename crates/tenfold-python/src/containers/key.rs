@@ -60,6 +60,48 @@ pub(crate) struct Key {
 }
 
 impl Key {
+    /// A key to be filled.
+    #[inline]
+    pub(crate) fn empty() -> Key {
+        Key { bytes: Bytes::new(), hashed: 0, compared: 0, handles: Vec::new() }
+    }
+
+    /// The bytes by which `object` is found. Returns false if it equals no plain value.
+    ///
+    /// # Errors
+    /// If it is not hashable.
+    #[inline]
+    pub(crate) fn seek(&mut self, object: &Bound<'_, PyAny>) -> PyResult<bool> {
+        Ok(self.fill(object)? != Likeness::None)
+    }
+
+    /// The bytes under which `object` is inserted. Returns false if it equals no plain value.
+    ///
+    /// # Errors
+    /// If it is not hashable, or cannot be pickled.
+    #[inline]
+    pub(crate) fn spell(&mut self, object: &Bound<'_, PyAny>) -> PyResult<bool> {
+        match self.fill(object)? {
+            Likeness::Same => Ok(true),
+            Likeness::Equal => self.append_spelling(object).map(|()| true),
+            Likeness::None => Ok(false),
+        }
+    }
+
+    /// The bytes of the plain value that `object` equals.
+    #[inline]
+    fn fill(&mut self, object: &Bound<'_, PyAny>) -> PyResult<Likeness> {
+        self.bytes.clear();
+        let likeness = append(object, &mut self.bytes, 0)?;
+        (self.hashed, self.compared) = (self.bytes.len(), self.bytes.len());
+        Ok(likeness)
+    }
+
+    /// All bytes, and how many of them are compared.
+    pub(crate) fn parts(&self) -> (&[u8], usize) {
+        (&self.bytes, self.compared)
+    }
+
     /// The bytes, for the engine.
     #[inline]
     pub(crate) fn get(&self) -> dict::Key<'_> {
@@ -95,6 +137,7 @@ impl Key {
         f(Outgoing { parts: value.parts, handles: &handles })
     }
 
+    #[cold]
     fn append_spelling(&mut self, object: &Bound<'_, PyAny>) -> PyResult<()> {
         let encoded = codec::encode(object)?;
         encoded.with(object.py(), |outgoing| {
@@ -104,41 +147,6 @@ impl Key {
             self.handles = outgoing.handles.to_vec();
         })
     }
-}
-
-/// The bytes by which `object` is found, or None if it equals no plain value.
-///
-/// # Errors
-/// If it is not hashable.
-#[inline]
-pub(crate) fn sought(object: &Bound<'_, PyAny>) -> PyResult<Option<Key>> {
-    Ok(plain(object)?.map(|(key, _)| key))
-}
-
-/// The bytes under which `object` is inserted, or None if it equals no plain value.
-///
-/// # Errors
-/// If it is not hashable, or cannot be pickled.
-#[inline]
-pub(crate) fn inserted(object: &Bound<'_, PyAny>) -> PyResult<Option<Key>> {
-    let Some((mut key, as_written)) = plain(object)? else { return Ok(None) };
-    if !as_written {
-        key.append_spelling(object)?;
-    }
-    Ok(Some(key))
-}
-
-/// The plain value's bytes, and whether decoding them gives the key as it was written.
-#[inline]
-fn plain(object: &Bound<'_, PyAny>) -> PyResult<Option<(Key, bool)>> {
-    let mut bytes = Bytes::new();
-    let as_written = match append(object, &mut bytes, 0)? {
-        Likeness::Same => true,
-        Likeness::Equal => false,
-        Likeness::None => return Ok(None),
-    };
-    let length = bytes.len();
-    Ok(Some((Key { bytes, hashed: length, compared: length, handles: Vec::new() }, as_written)))
 }
 
 /// How a key and the plain value that was found for it are alike.

@@ -85,9 +85,11 @@ impl List {
         Ok(&self.shared()?.list)
     }
 
-    fn decoded<'py>(py: Python<'py>, items: &[Item]) -> PyResult<Bound<'py, PyList>> {
-        let decoded: Vec<_> = items.iter().map(|item| codec::decode(py, &item.bytes)).collect::<PyResult<_>>()?;
-        PyList::new(py, decoded)
+    fn decoded<'py>(&self, py: Python<'py>, from: Place, to: Place) -> PyResult<(Bound<'py, PyList>, u64)> {
+        let list = self.list()?;
+        let (copies, changes) = py.detach(|| list.copy_slice(from, to)).map_err(raised)?;
+        let decoded: Vec<_> = copies.iter().map(|item| codec::decode(py, item)).collect::<PyResult<_>>()?;
+        Ok((PyList::new(py, decoded)?, changes))
     }
 
     fn slice(&self, py: Python<'_>, from: Place, to: Place) -> PyResult<(Vec<Item>, u64)> {
@@ -97,8 +99,7 @@ impl List {
 
     /// The items as they are now, and the number of changes by then.
     fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyList>, u64)> {
-        let (items, changes) = self.slice(py, Place::Front(0), Place::END)?;
-        Ok((List::decoded(py, &items)?, changes))
+        self.decoded(py, Place::Front(0), Place::END)
     }
 
     /// Lets `change` work on a list of the items' numbers, and puts the items in the order that it leaves, with `new` ones
@@ -168,10 +169,7 @@ impl List {
     fn __getitem__(&self, py: Python<'_>, index: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         if let Ok(slice) = index.cast::<PySlice>() {
             return match range_of(slice)? {
-                Some((from, to)) => {
-                    let (items, _) = self.slice(py, from, to)?;
-                    Ok(List::decoded(py, &items)?.into_any().unbind())
-                }
+                Some((from, to)) => Ok(self.decoded(py, from, to)?.0.into_any().unbind()),
                 None => Ok(self.snapshot(py)?.0.as_any().get_item(slice)?.unbind()),
             };
         }
@@ -272,17 +270,16 @@ impl List {
     }
 
     /// Puts an item before the one at `index`.
-    fn insert(&self, py: Python<'_>, index: &Bound<'_, PyAny>, item: &Bound<'_, PyAny>) -> PyResult<()> {
-        let (list, place) = (self.list()?, place_of(index)?);
+    fn insert(&self, py: Python<'_>, index: i64, item: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (list, place) = (self.list()?, place(index));
         codec::encode(item)?.with(py, |item| list.insert(place, item))?.map_err(raised)
     }
 
     /// Removes the item at `index`, the last by default, and returns it.
-    #[pyo3(signature = (index=None, /))]
-    fn pop(&self, py: Python<'_>, index: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
+    #[pyo3(signature = (index=-1, /))]
+    fn pop(&self, py: Python<'_>, index: i64) -> PyResult<Py<PyAny>> {
         let list = self.list()?;
-        let place = index.map_or(Ok(Place::Back(1)), place_of)?;
-        match list.remove(place).map_err(raised)? {
+        match list.remove(place(index)).map_err(raised)? {
             Some(item) => codec::decode(py, &item.bytes),
             None if list.is_empty() => Err(PyIndexError::new_err("pop from empty list")),
             None => Err(PyIndexError::new_err("pop index out of range")),

@@ -7,7 +7,7 @@ use super::key::Key;
 use super::table::Table;
 use super::{Dict, Stamp};
 use crate::error::{HeapError, Result};
-use crate::item::Item;
+use crate::item::{Copies, Item};
 use crate::participant;
 
 /// Entries for which a reader makes room at once.
@@ -115,6 +115,44 @@ impl Dict {
     /// As [`Dict::get`].
     pub fn values(&self) -> Result<Vec<Item>> {
         Ok(self.batch_of_values(0, None, u64::MAX)?.items)
+    }
+
+    /// Copies of what `copy` appends of each entry, as they were at one moment.
+    fn copies(&self, copy: impl Fn(&Entry, &mut Copies) -> Result<()>) -> Result<Copies> {
+        let seat = participant::seat(self.heap())?;
+        let mut copies = Copies::with_room(self.len());
+        let _guard = self.lock(seat)?;
+        if let Some(table) = Table::open(self.heap(), self.root)? {
+            table.each(0, |_, entry| copy(&entry, &mut copies).map(|()| true))?;
+        }
+        Ok(copies)
+    }
+
+    /// All keys and values in turn, as they were at one moment; quicker than [`Dict::items`].
+    ///
+    /// # Errors
+    /// As [`Dict::get`].
+    pub fn copy_items(&self) -> Result<Copies> {
+        self.copies(|entry, copies| {
+            entry.copy_key(copies)?;
+            entry.copy_value(copies)
+        })
+    }
+
+    /// All keys, as they were at one moment.
+    ///
+    /// # Errors
+    /// As [`Dict::get`].
+    pub fn copy_keys(&self) -> Result<Copies> {
+        self.copies(Entry::copy_key)
+    }
+
+    /// All values, as they were at one moment.
+    ///
+    /// # Errors
+    /// As [`Dict::get`].
+    pub fn copy_values(&self) -> Result<Copies> {
+        self.copies(Entry::copy_value)
     }
 
     /// All keys of which exactly the bytes `beginning` are hashed, in no particular order.

@@ -13,13 +13,15 @@ use super::key::Key;
 use crate::error::{HeapError, Result};
 use crate::heap::block::Block;
 use crate::heap::{BlockId, Heap, WINDOW, Word};
-use crate::item::{self, Copied, Item};
+use crate::item::{self, Copied, Copies, Item};
 use crate::message::{self, Outgoing};
 use crate::object::Handle;
 use crate::participant::Seat;
 
 /// Bytes before the key.
 const HEAD: u64 = 8;
+/// Entries of up to so many bytes are put together before they are written.
+const SHORT: usize = 64;
 /// Blocks lie at multiples of this many bytes.
 const UNIT: u64 = 16;
 
@@ -32,7 +34,18 @@ pub(super) fn write(heap: Heap, seat: Seat, key: &[u8], value: Outgoing<'_>, cel
     // A longer value is far, and its length is known from the block's.
     let value_len = u32::try_from(value.len()).unwrap_or(u32::MAX);
     let head = (u64::from(key_len) | u64::from(value_len) << 32).to_le_bytes();
-    let id = if let [value_bytes] = value.parts {
+    let mut whole = [0; SHORT];
+    let id = if let ([value_bytes], Some(room)) = (value.parts, SHORT.checked_sub(HEAD as usize + key.len()))
+        && value_bytes.len() <= room
+    {
+        let (front, rest) = whole.split_at_mut(HEAD as usize);
+        front.copy_from_slice(&head);
+        let (middle, rest) = rest.split_at_mut(key.len());
+        middle.copy_from_slice(key);
+        rest[..value_bytes.len()].copy_from_slice(value_bytes);
+        let whole = &whole[..HEAD as usize + key.len() + value_bytes.len()];
+        message::write(heap, seat, Outgoing { parts: &[whole], handles: value.handles }, cell)?
+    } else if let [value_bytes] = value.parts {
         let parts: [&[u8]; 3] = [&head, key, value_bytes];
         message::write(heap, seat, Outgoing { parts: &parts, handles: value.handles }, cell)?
     } else {
@@ -141,6 +154,27 @@ impl Entry {
                 Ok(bytes)
             }
         }
+    }
+
+    /// Appends the key to `copies`.
+    pub(super) fn copy_key(&self, copies: &mut Copies) -> Result<()> {
+        match self.parts() {
+            Ok((key, _)) => copies.push(key),
+            Err(Far { block, key, value }) => copies.push_from(self.heap, block, key, value)?,
+        }
+        Ok(())
+    }
+
+    /// Appends the value to `copies`.
+    pub(super) fn copy_value(&self, copies: &mut Copies) -> Result<()> {
+        match self.parts() {
+            Ok((_, value)) => copies.push(value),
+            Err(Far { block, value, .. }) => {
+                copies.push_from(self.heap, block, value, block.len())?;
+                copies.keep_handles(self.heap, block)?;
+            }
+        }
+        Ok(())
     }
 
     /// A copy of the value, for a short look.

@@ -207,9 +207,10 @@ impl Dict {
             let (id, hint) = entry::write(heap, seat, key.bytes(), value, entry.word())?;
             let new = New { id, hash: key.hash(), hint };
             reach(KillPoint::DictEntryBuilt);
-            let old_table = [Transit::new(heap, seat, 1), Transit::new(heap, seat, 2)];
+            let mut tables = Tables::new(heap, seat);
             let guard = self.lock(seat)?;
-            let mut done = self.put(&guard, &old_table, &new, key, entry.word(), how)?;
+            tables.now = Table::open(heap, self.root)?;
+            let mut done = self.put(&guard, &mut tables, &new, key, entry.word(), how)?;
             if let (Write::IfAbsent, Some(there)) = (how, done.before) {
                 done.found = Some(Entry::far(heap, there)?.item()?);
             }
@@ -228,15 +229,14 @@ impl Dict {
     fn put(
         &self,
         guard: &Guard,
-        old_table: &[Transit; 2],
+        tables: &mut Tables,
         new: &New,
         key: Key<'_>,
         from: At<AtomicU64>,
         how: Write,
     ) -> Result<Written> {
         let heap = self.heap();
-        let mut table = Table::open(heap, self.root)?;
-        let found = match &table {
+        let found = match tables.now {
             Some(table) => table.find_key(new.hash, key)?,
             None => Found::Nowhere { slot: from },
         };
@@ -268,14 +268,15 @@ impl Dict {
             }
             Found::Nowhere { slot } => slot,
         };
-        let table = match table.take_if(|table| table.has_room()) {
-            Some(table) => table,
-            None => {
-                let table = table::rebuild(heap, self.root, guard, old_table)?;
-                if let Found::Nowhere { slot: fresh } = table.find_key(new.hash, key)? {
-                    slot = fresh;
+        let table = match tables.now {
+            Some(table) if table.has_room() => table,
+            _ => {
+                let fresh = table::rebuild(heap, self.root, guard, &tables.old)?;
+                tables.now = Some(fresh);
+                if let Found::Nowhere { slot: free } = fresh.find_key(new.hash, key)? {
+                    slot = free;
                 }
-                table
+                fresh
             }
         };
         let place = table.prepare(new)?;
@@ -306,27 +307,26 @@ impl Dict {
         let count = entries.len() as u64;
         let spine = Spine::build(heap, seat, aside.word(), count, 1)?;
         let mut built = Vec::with_capacity(count as usize);
-        for (position, (key, value)) in (0..count).zip(entries) {
-            let key = key.into();
-            let cell = spine.word(position)?;
+        for ((key, value), cell) in entries.zip(spine.words(count)) {
+            let (key, cell) = (key.into(), cell?);
             cell.store(0, Ordering::Relaxed);
-            spine.owned_word().store(Range::new(0, position + 1).bits(), Ordering::Release);
+            spine.owned_word().store(Range::new(0, built.len() as u64 + 1).bits(), Ordering::Release);
             let (id, hint) = entry::write(heap, seat, key.bytes(), value, cell)?;
-            built.push((key, value, New { id, hash: key.hash(), hint }));
+            built.push((cell, key, value, New { id, hash: key.hash(), hint }));
         }
         reach(KillPoint::DictEntryBuilt);
-        let old_table = [Transit::new(heap, seat, 1), Transit::new(heap, seat, 2)];
+        let mut tables = Tables::new(heap, seat);
         let guard = self.lock(seat)?;
-        for (position, (key, value, mut new)) in (0..count).zip(built) {
-            for transit in &old_table {
-                transit.release()?;
+        tables.now = Table::open(heap, self.root)?;
+        for (cell, key, value, mut new) in built {
+            for part in &tables.old {
+                part.release()?;
             }
-            let cell = spine.word(position)?;
-            let done = self.put(&guard, &old_table, &new, key, cell, Write::Always)?;
+            let done = self.put(&guard, &mut tables, &new, key, cell, Write::Always)?;
             if let Some(there) = done.spelling {
                 object::release(heap, seat, cell)?;
                 (new.id, new.hint) = entry::write(heap, seat, &there, value, cell)?;
-                self.put(&guard, &old_table, &new, key.respelled(&there), cell, Write::Always)?;
+                self.put(&guard, &mut tables, &new, key.respelled(&there), cell, Write::Always)?;
             }
             reach(KillPoint::DictManyHalf);
         }
@@ -483,6 +483,18 @@ impl Dict {
         drop(guard);
         reach(KillPoint::DictCleared);
         Ok(())
+    }
+}
+
+/// A dict's table under its lock, and the cells for the parts of the one that it replaced. Made before the lock is taken.
+struct Tables {
+    now: Option<Table>,
+    old: [Transit; 2],
+}
+
+impl Tables {
+    fn new(heap: Heap, seat: Seat) -> Tables {
+        Tables { now: None, old: [Transit::new(heap, seat, 1), Transit::new(heap, seat, 2)] }
     }
 }
 
