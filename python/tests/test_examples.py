@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "python"
+PROJECT = Path(__file__).parents[2]
+EXAMPLES = PROJECT / "examples" / "python"
 
 SQUARES = [i * i for i in range(10)]
 EXACT = {
@@ -26,10 +27,10 @@ IN_ANY_ORDER = {
 }
 
 
-def run(name):
-    """Run an example; return what it printed and its process id."""
+def run(program):
+    """Run a program; return what it printed and its process id."""
     with subprocess.Popen(
-        [sys.executable, EXAMPLES / f"{name}.py"],
+        [sys.executable, program],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -50,18 +51,18 @@ def test_all_are_tested():
 
 @pytest.mark.parametrize("name", EXACT)
 def test_output(name):
-    output, _ = run(name)
+    output, _ = run(EXAMPLES / f"{name}.py")
     assert output == EXACT[name]
 
 
 @pytest.mark.parametrize("name", IN_ANY_ORDER)
 def test_lines(name):
-    output, _ = run(name)
+    output, _ = run(EXAMPLES / f"{name}.py")
     assert sorted(output.splitlines()) == sorted(IN_ANY_ORDER[name])
 
 
 def test_process_info():
-    output, pid = run("02_process_info")
+    output, pid = run(EXAMPLES / "02_process_info.py")
     lines = output.splitlines()
     assert lines[:2] == ["main line", "module name: __main__"]
     assert (lines[4], lines[8]) == ("function f", "hello bob")
@@ -71,3 +72,11 @@ def test_process_info():
     assert (parent, main) == (os.getpid(), pid)
     assert child not in (main, parent)
     assert child_parent != parent
+
+
+def test_readme(tmp_path):
+    readme = (PROJECT / "README.md").read_text()
+    program = tmp_path / "readme.py"
+    program.write_text(re.search(r"^```python\n(.*?)^```$", readme, re.M | re.S)[1])
+    output, _ = run(program)
+    assert output == "hello bob\nhello world 1\n"
