@@ -128,6 +128,8 @@ kill_points! {
     QueueTaken = "queue.taken",
     /// The tail has moved, who polls the queue is not yet rung.
     QueueRinging = "queue.ringing",
+    /// Who polls the queue is rung, but its bell still counts as armed.
+    QueueRung = "queue.rung",
     /// A waiter is enlisted and about to sleep.
     QueueEnlisted = "queue.enlisted",
     /// A task is counted as done, who waits for the last one is not yet woken.

@@ -276,14 +276,31 @@ fn a_consumer_killed_while_it_wakes_does_not_take_the_wake_with_it() {
 }
 
 #[test]
-fn a_producer_killed_before_it_rang_the_bell_is_heard() {
+fn a_producer_killed_while_it_rings_the_bell_is_heard_and_not_for_longer_than_there_is_a_message() {
     alone(|heap| {
         let (queue, held) = (Queue::create(heap, None).unwrap(), event(heap));
         let bell = Doorbell::new(&queue).unwrap();
-        kill_at(KillPoint::QueueRinging, 0, || put_number(&queue, &held, 7).unwrap());
+        let silent = || assert_eq!(wait_readable(&[bell.fd()], Deadline::after(Duration::from_millis(20))), Ok(vec![]));
+        for point in [KillPoint::QueueRinging, KillPoint::QueueRung] {
+            kill_at(point, 0, || put_number(&queue, &held, 7).unwrap());
+            crash::sweep(heap);
+            assert_eq!(wait_readable(&[bell.fd()], NEVER), Ok(vec![0]));
+            assert_eq!(get_number(&queue).unwrap(), 7);
+            bell.rearm().unwrap();
+            silent();
+            in_child(|| put_number(&queue, &held, 8).unwrap()).succeeds();
+            assert_eq!(wait_readable(&[bell.fd()], NEVER), Ok(vec![0]));
+            assert_eq!(get_number(&queue).unwrap(), 8);
+            bell.rearm().unwrap();
+        }
+        // Nobody is called to an empty queue because somebody has died.
+        kill_at(KillPoint::QueueTaken, 0, || {
+            put_number(&queue, &held, 9).unwrap();
+            drop(get_number(&queue));
+        });
+        bell.rearm().unwrap();
         crash::sweep(heap);
-        assert_eq!(wait_readable(&[bell.fd()], NEVER), Ok(vec![0]));
-        assert_eq!(get_number(&queue).unwrap(), 7);
+        silent();
     });
 }
 

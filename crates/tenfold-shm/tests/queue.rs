@@ -405,6 +405,32 @@ fn a_doorbell_is_readable_while_there_are_messages() {
 }
 
 #[test]
+fn a_sole_consumer_may_rely_on_its_doorbell() {
+    alone(|heap| {
+        let (queue, back) = (queue(heap), queue(heap));
+        let bell = Doorbell::new(&queue).unwrap();
+        let child = in_child(|| {
+            for round in 0..10_000 {
+                put(&queue, round);
+                // Now and then the consumer is ahead, now and then behind.
+                if round % 3 == 0 {
+                    get(&back);
+                }
+            }
+        });
+        for round in 0..10_000 {
+            bell.rearm().unwrap();
+            assert!(readable(&bell, NEVER));
+            assert_eq!(queue.try_get().map(|payload| number(&payload)), Ok(round));
+            if round % 3 == 0 {
+                put(&back, round);
+            }
+        }
+        child.succeeds();
+    });
+}
+
+#[test]
 fn doorbells_of_the_dead_make_room() {
     alone(|heap| {
         let queue = queue(heap);

@@ -6,11 +6,15 @@
 //! ```
 //!
 //! The poller makes a pipe, puts it on the queue's list and arms it while the queue is empty. The
-//! next producer, who finds the bit, takes it away and rings once; the poller silences the bell, arms
-//! it again and looks at the queue, in this order, so that the descriptor acts level-triggered.
+//! next producer, who finds the bit, rings and takes the bit away. The poller silences the bell and
+//! arms it again when it has found the queue empty. All of that happens under the tail lock, so that
+//! a ring never comes late: a bell has rung, or it is armed and silent, and then the queue is empty.
+//! So the descriptor acts level-triggered, and one who is the only consumer may block on what the
+//! descriptor promises.
 //!
-//! *Killed here:* a producer that dies before it rings is made good by its sweep, which rings all
-//! bells of the queue. A dead poller's bell is forgotten by the next one who comes upon it.
+//! *Killed here:* a producer that dies before it has taken the bit away has not rung, or has; the
+//! sweep rings the bells that are armed if there is a message. A dead poller's bell is forgotten by
+//! the next one who comes upon it.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::os::fd::BorrowedFd;
@@ -36,64 +40,49 @@ pub(super) struct Entry {
     inode: AtomicU64,
 }
 
-/// Bells that are to be rung, one bit each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub(super) struct Rings(pub(super) u32);
-
-impl Rings {
-    pub(super) const NONE: Rings = Rings(0);
-    const ALL: Rings = Rings(u32::MAX);
-}
-
 impl At<Shape> {
-    /// Under the tail lock: who is to be rung for what has been put.
+    /// Under the tail lock, after something was put or the queue closed: rings the armed bells.
     #[inline(always)]
-    pub(super) fn take_armed(self) -> Rings {
-        let armed = &self.get().tail.armed;
-        match armed.load(Ordering::Relaxed) {
-            0 => Rings::NONE,
-            bells => {
-                armed.store(0, Ordering::Relaxed);
-                Rings(bells)
-            }
-        }
-    }
-
-    /// Outside the lock: rings.
-    #[inline(always)]
-    pub(super) fn ring(self, heap: Heap, rings: Rings) {
-        if rings != Rings::NONE {
-            self.ring_some(heap, rings);
+    pub(super) fn ring_armed(self, heap: Heap) {
+        let armed = self.tail.armed.load(Ordering::Relaxed);
+        if armed != 0 {
+            self.ring(heap, armed);
         }
     }
 
     #[cold]
-    fn ring_some(self, heap: Heap, rings: Rings) {
+    fn ring(self, heap: Heap, bells: u32) {
         reach(KillPoint::QueueRinging);
         for (index, entry) in self.get().bells.iter().enumerate() {
             let owner = Identity::from_bits(entry.owner.load(Ordering::Acquire));
-            let (true, Some(owner)) = (rings.0 & 1 << index != 0, owner) else { continue };
+            let (true, Some(owner)) = (bells & 1 << index != 0, owner) else { continue };
             if owner.is_current(heap) {
                 let (number, inode) = (entry.number.load(Ordering::Relaxed), entry.inode.load(Ordering::Relaxed));
                 // A poller that is gone hears nothing; one that has closed its bell wants nothing.
                 let _ = bell::ring_remote(participant::roster(owner.slot(), heap).pid(), number as i32, inode);
             }
         }
+        reach(KillPoint::QueueRung);
+        self.tail.armed.store(0, Ordering::Relaxed);
     }
 
-    /// Rings every bell of the queue, armed or not.
-    pub(super) fn ring_all(self, heap: Heap) {
-        if self.get().bells.iter().any(|entry| entry.owner.load(Ordering::Acquire) != 0) {
-            self.ring_some(heap, Rings::ALL);
+    /// Rings what a dead process may have left unrung.
+    pub(super) fn ring_late(self, heap: Heap, seat: Seat) -> Result<()> {
+        if self.tail.armed.load(Ordering::Acquire) != 0 {
+            let _guard = self.field(|s| &s.tail.lock).lock_from(heap, seat)?;
+            if !self.is_empty() || self.is_closed() {
+                self.ring_armed(heap);
+            }
         }
+        Ok(())
     }
 }
 
 /// A file descriptor of this process that is readable while a queue has messages, or is closed.
 ///
-/// Readable means that it is worth trying [`Queue::try_get`]: another process may be faster. After a
-/// try that found nothing, call [`Doorbell::rearm`]. A child of fork makes its own.
+/// Readable means that there is a message, unless another consumer is faster. It stays readable until
+/// [`Doorbell::rearm`] finds the queue empty: call it after each look at the queue, or before each
+/// poll. A child of fork makes its own.
 #[derive(Debug)]
 pub struct Doorbell {
     queue: Queue,
@@ -143,8 +132,7 @@ impl Doorbell {
         participant::me(self.queue.heap()).is_ok_and(|me| me == self.owner)
     }
 
-    /// Silences the bell until the next message, unless there is one already: then makes sure that it has
-    /// rung, even if the one who put the message has not come to that yet.
+    /// Silences the bell until the next message, unless there is one already.
     ///
     /// # Errors
     /// [`HeapError::Stale`] in a child of fork; if this process can get no slot.
@@ -152,26 +140,20 @@ impl Doorbell {
         if !self.is_ours() {
             return Err(HeapError::Stale);
         }
-        if !self.queue.is_empty() || self.queue.is_closed() {
-            return self.bell.ring_local().map_err(HeapError::os("write"));
-        }
         let heap = self.queue.heap();
-        self.bell.drain();
         self.arm(heap, seat(heap)?)
     }
 
     fn arm(&self, heap: Heap, seat: Seat) -> Result<()> {
         let shape = self.queue.shape;
-        let ready = {
-            let _guard = shape.field(|s| &s.tail.lock).lock_from(heap, seat)?;
-            let ready = !shape.is_empty() || shape.is_closed();
-            if !ready {
-                let armed = shape.tail.armed.load(Ordering::Relaxed);
-                shape.tail.armed.store(armed | 1 << self.index, Ordering::Relaxed);
-            }
-            ready
-        };
-        if ready { self.bell.ring_local().map_err(HeapError::os("write")) } else { Ok(()) }
+        let _guard = shape.field(|s| &s.tail.lock).lock_from(heap, seat)?;
+        if !shape.is_empty() || shape.is_closed() {
+            return self.bell.ring_local().map_err(HeapError::os("write"));
+        }
+        self.bell.drain();
+        let armed = shape.tail.armed.load(Ordering::Relaxed);
+        shape.tail.armed.store(armed | 1 << self.index, Ordering::Relaxed);
+        Ok(())
     }
 }
 

@@ -29,8 +29,7 @@ fn wake_everybody(heap: Heap, seat: Seat, shape: At<Shape>) -> Result<()> {
     wait::wake_all(heap, seat, shape.field(|s| &s.tail))?;
     wait::wake_all(heap, seat, shape.field(|s| &s.head))?;
     shape.get().done.wake_all();
-    shape.ring_all(heap);
-    Ok(())
+    shape.ring_late(heap, seat)
 }
 
 /// A process that held the queue is dead, and with it perhaps a wake-up that it had got or was

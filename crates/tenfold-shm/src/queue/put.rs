@@ -4,7 +4,6 @@ use core::sync::atomic::Ordering;
 
 use tenfold_sys::clock::Deadline;
 
-use super::doorbell::Rings;
 use super::position::Position;
 use super::segment::{self, BLOCK_WORDS, inline_words, short};
 use super::waiters::Wake;
@@ -192,13 +191,12 @@ impl Queue {
         let tail = self.shape.field(|s| &s.tail);
         loop {
             // The guard stays where it is: moving it costs more than the lock.
-            let (obstacle, wake, rings) = {
+            let (obstacle, wake) = {
                 let guard = tail.field(|t| &t.lock).lock_from(heap, seat)?;
                 let mut producer = Producer::new(self, heap, tail, &guard);
-                (write(&mut producer), producer.wake, producer.rings)
+                (write(&mut producer), producer.wake)
             };
             tail.waiters.send(wake);
-            self.shape.ring(heap, rings);
             match obstacle {
                 Ok(()) => return Ok(()),
                 Err(Obstacle::Closed) => return Err(QueueError::Closed),
@@ -270,14 +268,13 @@ struct Producer<'q> {
     /// Behind the last record written.
     written: Position,
     wake: Wake,
-    rings: Rings,
 }
 
 impl<'q> Producer<'q> {
     #[inline(always)]
     fn new(queue: &'q Queue, heap: Heap, tail: At<End>, guard: &'q Guard) -> Producer<'q> {
         let now = tail.now();
-        Producer { queue, heap, tail, guard, committed: now, written: now, wake: Wake::NOBODY, rings: Rings::NONE }
+        Producer { queue, heap, tail, guard, committed: now, written: now, wake: Wake::NOBODY }
     }
 
     /// Writes one record behind the last one. It is in the queue once it is committed.
@@ -338,7 +335,7 @@ impl<'q> Producer<'q> {
     fn announce(&mut self) {
         reach(KillPoint::QueueCommitted);
         self.wake = self.tail.waiters.notify(self.written.since(self.committed));
-        self.rings = self.queue.shape.take_armed();
+        self.queue.shape.ring_armed(self.heap);
         self.committed = self.written;
     }
 
