@@ -7,6 +7,7 @@ subclasses that are about their inside.
 
 import functools
 import threading
+import types
 
 from . import _native
 from ._original import mirror
@@ -24,15 +25,18 @@ class _Computed:
         return self if instance is None else self._function(instance)
 
 
-class _Ends:
-    """The ends of a queue, which are pipes in the standard library.
+class _Common:
+    """What all queues have.
 
-    concurrent.futures waits on `_reader` with `connection.wait` and then calls `recv`; asyncio and select
-    ask it for a descriptor; the standard library's Pool sends through `_writer`.
+    The ends are pipes in the standard library. concurrent.futures waits on `_reader` with
+    `connection.wait` and then calls `recv`; asyncio and select ask it for a descriptor; the standard
+    library's Pool sends through `_writer`.
     """
 
     _reader = functools.cached_property(lambda self: self._make_reader())
     _writer = functools.cached_property(lambda self: self._make_writer())
+
+    __class_getitem__ = classmethod(types.GenericAlias)
 
 
 def _use_pipe(cls, *names):
@@ -42,9 +46,8 @@ def _use_pipe(cls, *names):
         return
     cls._has_pipe = True
     for name in names:
-        method = getattr(super(_Ends, cls), name)
-        if name not in vars(cls) and getattr(cls, name) is not method:
-            setattr(cls, name, method)
+        if isinstance(getattr(cls, name), types.MethodDescriptorType):  # native, not a subclass's own
+            setattr(cls, name, getattr(super(_Common, cls), name))
 
 
 def _max_of_semaphores():
@@ -53,7 +56,7 @@ def _max_of_semaphores():
     return SEM_VALUE_MAX
 
 
-class Queue(_native.Queue, _Ends, std.Queue):
+class Queue(_native.Queue, _Common, std.Queue):
     """A first-in first-out queue of objects that can be pickled."""
 
     _has_pipe = False
@@ -67,7 +70,7 @@ class Queue(_native.Queue, _Ends, std.Queue):
 
     def __init__(self, maxsize=0, *, ctx):
         if self._has_pipe:
-            super(_Ends, self).__init__(maxsize, ctx=ctx)
+            super(_Common, self).__init__(maxsize, ctx=ctx)
         else:
             self._create(maxsize)
 
@@ -96,7 +99,7 @@ class JoinableQueue(Queue, std.JoinableQueue):
             _use_pipe(cls, "task_done", "join")
 
 
-class SimpleQueue(_native.SimpleQueue, _Ends, std.SimpleQueue):
+class SimpleQueue(_native.SimpleQueue, _Common, std.SimpleQueue):
     """A queue with nothing but `put`, `get`, `empty` and `close`."""
 
     _has_pipe = False
@@ -105,7 +108,7 @@ class SimpleQueue(_native.SimpleQueue, _Ends, std.SimpleQueue):
 
     def __init__(self, *, ctx):
         if self._has_pipe:
-            super(_Ends, self).__init__(ctx=ctx)
+            super(_Common, self).__init__(ctx=ctx)
         else:
             self._create()
 
