@@ -1,8 +1,8 @@
 """Queues between processes: in shared memory, without a feeder thread.
 
-An object is in the queue when `put` returns, and what cannot be pickled is an error of that `put`. The
-standard library's classes are bases for `isinstance`, for the methods that need no change, and for
-subclasses that are about their inside.
+An object is in the queue when `put` returns, and what cannot be pickled is an error of that `put`.
+The standard library's classes are bases for `isinstance`, for the methods that need no change, and
+for subclasses that are about their inside.
 """
 
 import functools
@@ -29,8 +29,8 @@ class _Common:
     """What all queues have.
 
     The ends are pipes in the standard library. concurrent.futures waits on `_reader` with
-    `connection.wait` and then calls `recv`; asyncio and select ask it for a descriptor; the standard
-    library's Pool sends through `_writer`.
+    `connection.wait` and then calls `recv`; asyncio and select ask it for a descriptor; the
+    standard library's Pool sends through `_writer`.
     """
 
     _reader = functools.cached_property(lambda self: self._make_reader())
@@ -46,7 +46,8 @@ def _use_pipe(cls, *names):
         return
     cls._has_pipe = True
     for name in names:
-        if isinstance(getattr(cls, name), types.MethodDescriptorType):  # native, not a subclass's own
+        # What is native; not what the subclass itself has.
+        if isinstance(getattr(cls, name), types.MethodDescriptorType):
             setattr(cls, name, getattr(super(_Common, cls), name))
 
 
@@ -83,7 +84,8 @@ class Queue(_native.Queue, _Common, std.Queue):
             return
         # Who overrides put or get means the short forms, too.
         for method, short in (("put", "put_nowait"), ("get", "get_nowait")):
-            if getattr(cls, method) is not getattr(_native.Queue, method) and short not in vars(cls):
+            native = getattr(cls, method) is getattr(_native.Queue, method)
+            if not native and short not in vars(cls):
                 setattr(cls, short, getattr(std.Queue, short))
 
 
@@ -114,7 +116,6 @@ class SimpleQueue(_native.SimpleQueue, _Common, std.SimpleQueue):
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        native = _native.SimpleQueue
-        if cls.__getstate__ is not native.__getstate__ or cls.__setstate__ is not native.__setstate__:
+        if not isinstance(cls.__getstate__, types.MethodDescriptorType):
             # It sends the pipe and the locks itself (joblib's loky, which pickles in its own way).
             _use_pipe(cls, "put", "get", "empty", "close", "__getstate__", "__setstate__")

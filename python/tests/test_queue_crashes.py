@@ -52,7 +52,7 @@ def test_a_producer_killed_in_the_middle_of_fifty_megabytes_leaves_whole_message
         assert q.get(timeout=30) == "next"
 
 
-@pytest.mark.parametrize("obj", [7, ("a", 1), b"z" * 10_000, [1, 2]], ids=["int", "tuple", "bytes", "list"])
+@pytest.mark.parametrize("obj", [7, ("a", 1), b"z" * 10_000, [1, 2]], ids=type)
 def test_killed_producers_leave_an_exact_queue(obj):
     q = fork.Queue(100)
     for round in range(10):
@@ -320,70 +320,3 @@ def test_closing_a_reader_closes_its_descriptor():
         os.fstat(descriptor)
     assert reader.closed and not q._writer.closed
     q.put(1)
-
-
-# concurrent.futures
-
-EXECUTOR = """
-import tenfold
-tenfold.install()
-import os, signal, multiprocessing, threading
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-
-def square(x):
-    return x * x
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def wait_and_die(x):
-    import time
-    time.sleep(0.1)
-    die()
-
-if __name__ == "__main__":
-    context = multiprocessing.get_context({method!r})
-    assert context.Queue.__func__.__module__ == "tenfold.context"
-    with ProcessPoolExecutor(2, mp_context=context) as executor:
-        assert list(executor.map(square, range(500))) == [x * x for x in range(500)]
-        assert list(executor.map(square, range(500), chunksize=50)) == [x * x for x in range(500)]
-        assert len(executor.submit(bytes, 5_000_000).result()) == 5_000_000
-        try:
-            executor.submit(square, threading.Lock()).result()
-        except TypeError as error:
-            assert "pickle" in str(error)
-        assert executor.submit(square, 3).result() == 9
-    for doomed in (lambda e: e.submit(die), lambda e: [e.submit(wait_and_die, b"x" * 300_000) for _ in range(8)][-1]):
-        with ProcessPoolExecutor(2, mp_context=context) as executor:
-            executor.submit(square, 1).result()
-            try:
-                doomed(executor).result(60)
-            except BrokenProcessPool:
-                print("broken")
-"""
-
-
-def test_an_executor_works_and_does_not_hang_when_a_worker_is_killed(method, python):
-    assert python(EXECUTOR.format(method=method)) == "broken\nbroken\n"
-
-
-# As loky's queues do it: everything about the pipe and its feeder is their own.
-LOKY = """
-import tenfold
-tenfold.install()
-import joblib
-
-def power(x, n):
-    return x ** n
-
-if __name__ == "__main__":
-    work = (joblib.delayed(power)(x, 2) for x in range(200))
-    print(sum(joblib.Parallel(n_jobs=2)(work)))
-    joblib.externals.loky.get_reusable_executor().shutdown()
-"""
-
-
-def test_joblib_works_with_its_own_queues(python):
-    pytest.importorskip("joblib")
-    assert python(LOKY) == f"{sum(x * x for x in range(200))}\n"
