@@ -82,6 +82,10 @@ fn work(board: &Board, handle: &Handle) {
     while let Some(mut chunk) = board.claim().unwrap() {
         let preamble = chunk.preamble().unwrap().expect("a preamble");
         assert_eq!(chunk.read_preamble(preamble).unwrap(), (b"in common".to_vec(), vec![handle.clone()]));
+        if let Some(raw) = chunk.raw().unwrap() {
+            let square = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap()).pow(2);
+            raw.run(8, square).unwrap();
+        }
         while let Some(input) = chunk.begin().unwrap() {
             let bytes = match input {
                 TaskInput::Inline(bytes) => bytes,
@@ -180,7 +184,8 @@ fn worker_killed_at(point: KillPoint) -> u32 {
         }
         let before = Before::of(heap);
         let open = (false, false, 0);
-        for (raw, cancellable, chunk_len) in [(false, true, 1), (false, false, 3), (true, false, 2), open] {
+        let raw = [(true, false, 2), (true, false, 5), (true, true, 2)];
+        for (raw, cancellable, chunk_len) in [(false, true, 1), (false, false, 3), open].into_iter().chain(raw) {
             let mut passes = 0;
             loop {
                 let board = Board::create(heap, 1).unwrap();

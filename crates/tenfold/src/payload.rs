@@ -180,6 +180,19 @@ macro_rules! raw_types {
             found
         }
 
+        /// Appends numbers of eight bytes to a vector of some such type, as they lie in memory.
+        #[inline(always)]
+        fn extend_raw(words: &[u64], values: &mut dyn Any) {
+            $(
+                if let (Some(values), Ok(more)) =
+                    (values.downcast_mut::<Vec<$number>>(), bytemuck::try_cast_slice::<u64, $number>(words))
+                {
+                    values.extend_from_slice(more);
+                    return;
+                }
+            )*
+        }
+
         /// Whether values of this type are copied as they lie in memory, in how many bytes.
         #[inline(always)]
         pub(crate) fn raw_size<T: 'static>() -> Option<usize> {
@@ -214,11 +227,7 @@ pub(crate) fn raw_slice<T: 'static>(values: &Vec<T>) -> &[u8] {
 /// Appends the values that words of [`to_word`] stand for.
 pub(crate) fn extend_from_words<T: 'static>(words: &[u64], values: &mut Vec<T>) {
     match raw_size::<T>() {
-        Some(8) => {
-            if let Some(mut more) = from_raw::<Vec<T>>(bytemuck::cast_slice(words)) {
-                values.append(&mut more);
-            }
-        }
+        Some(8) => extend_raw(words, values),
         Some(size) => values.extend(words.iter().map(|word| read_raw::<T>(&word.to_le_bytes()[..size]))),
         None => {}
     }

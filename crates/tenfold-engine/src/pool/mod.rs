@@ -18,7 +18,7 @@ mod worker;
 
 use std::time::Duration;
 
-use tenfold_shm::board::{Batch, BatchPlan, Board, BoardState};
+use tenfold_shm::board::{Batch, BatchPlan, Board, BoardState, RawBatch};
 use tenfold_shm::message::Outgoing;
 use tenfold_shm::participant::{self, Identity};
 use tenfold_shm::{Handle, Heap, HeapError};
@@ -114,6 +114,26 @@ impl Pool {
         let batch = Batch::create(self.heap, self.board.handle(), plan)?;
         self.board.submit(&batch)?;
         Ok(batch)
+    }
+
+    /// Begins a batch of up to `room` numbers, to be handed over by [`Pool::submit_raw`].
+    ///
+    /// # Errors
+    /// As [`Pool::submit`].
+    pub fn begin_raw(&self, plan: &BatchPlan, room: usize) -> Result<RawBatch, PoolError> {
+        self.check_open()?;
+        Ok(RawBatch::create(self.heap, self.board.handle(), plan, room)?)
+    }
+
+    /// Hands a batch of numbers to the workers; `None` if there are none in it. The plan is the one that it was
+    /// begun with.
+    ///
+    /// # Errors
+    /// As [`Pool::submit`].
+    pub fn submit_raw(&self, plan: &BatchPlan, raw: RawBatch) -> Result<Option<Batch>, PoolError> {
+        let Some(batch) = raw.finish(plan)? else { return Ok(None) };
+        self.board.submit(&batch)?;
+        Ok(Some(batch))
     }
 
     /// Hands a single call to the workers.

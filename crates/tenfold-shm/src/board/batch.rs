@@ -4,7 +4,8 @@
 //!  ┌ head ┬ chunks u32 × c ┬ status u8 × n ┬ attempts u8 × n ┬ value u64 × n ┬ inputs … ┐   ≤ 1 MiB
 //!  └──────┴────────────────┴───────────────┴───────────────┴─────────────────┴──────────┘
 //!    chunk:   0 free, else the identity of the worker that has it; DONE when all its items are
-//!    status:  see the table below; the store of a final status commits the result
+//!    status:  see the table below; the store of a final status commits the result. Where a worker runs a
+//!             whole chunk of numbers, to begin an item commits the one before, and the statuses follow
 //!    value:   up to 8 bytes of result, or a cell that owns the result's block
 //!    inputs:  raw: n numbers side by side; else n × {offset u32, length u32} and the bytes;
 //!             length u32::MAX: a cell at `offset` owns the input's block
@@ -84,6 +85,8 @@ pub(super) struct Head {
     pub(super) unit: AtomicU32,
     /// Not zero if the pool's watcher wants to hear of results, too.
     pub(super) watched: AtomicU32,
+    /// Not zero if cells of items may own blocks: results, or inputs.
+    pub(super) owns: AtomicU32,
     pub(super) chunk_len: AtomicU32,
     pub(super) chunks: AtomicU32,
     /// The next chunk to try: a hint.
@@ -197,6 +200,9 @@ pub(crate) fn dismantle(heap: Heap, seat: Seat, block: Block) -> Result<()> {
     let tables = Tables::of(heap, block)?;
     object::release(heap, seat, tables.head.field(|h| &h.next))?;
     object::release(heap, seat, tables.head.field(|h| &h.preamble))?;
+    if tables.head.owns.load(Ordering::Relaxed) == 0 {
+        return Ok(());
+    }
     for (item, status) in tables.status.iter().enumerate() {
         let value = tables.value(heap, item)?;
         if matches!(status.load(Ordering::Acquire), HALF | FAILED | DONE_BLOCK) {

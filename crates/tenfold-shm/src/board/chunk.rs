@@ -60,6 +60,9 @@ impl RawInputs {
     /// Runs `f` on each item that has no result yet: from its bytes to the bytes of the result, as
     /// a little-endian word and a length.
     ///
+    /// To begin an item commits all before it, by one store that says so ([`Running`]). Their statuses are
+    /// written at the end, or by the sweep: another store an item would take as long as all the rest.
+    ///
     /// # Errors
     /// If the heap is corrupt.
     #[inline(always)]
@@ -69,20 +72,75 @@ impl RawInputs {
         // SAFETY: in bounds of a window that is never unmapped. The inputs of a batch are written
         // before it is submitted and never changed.
         let inputs = unsafe { core::slice::from_raw_parts(inputs.as_ptr(), len) };
-        let done = DONE + result_len as u8;
-        for (item, input) in inputs.chunks_exact(self.stride).enumerate() {
-            if self.status[item].load(Ordering::Relaxed) != PENDING {
-                continue;
+        let mut finished = Finished { status: self.status, done: DONE + result_len as u8, from: 0, to: 0 };
+        let mut running = Running::raw(self.first, result_len);
+        let items = inputs.chunks_exact(self.stride).zip(self.values).zip(self.status);
+        for (item, ((input, value), status)) in items.enumerate() {
+            if status.load(Ordering::Relaxed) == PENDING {
+                self.running.store(running.0, Ordering::Release);
+                reach(KillPoint::BoardItemStarted);
+                value.store(f(input), Ordering::Relaxed);
+                reach(KillPoint::BoardResultWritten);
+                finished.to = item + 1;
+            } else {
+                finished.commit();
+                finished.from = item + 1;
             }
-            self.running.store((self.first + item + 1) as u64, Ordering::Relaxed);
-            reach(KillPoint::BoardItemStarted);
-            let result = f(input);
-            self.values[item].store(result, Ordering::Relaxed);
-            reach(KillPoint::BoardResultWritten);
-            self.status[item].store(done, Ordering::Release);
-            reach(KillPoint::BoardResultCommitted);
+            running.0 += 1;
         }
         Ok(())
+    }
+}
+
+/// Items of a chunk that have results and no status. They get one when this is dropped, which a panic does, too.
+struct Finished {
+    status: &'static [AtomicU8],
+    done: u8,
+    from: usize,
+    to: usize,
+}
+
+impl Finished {
+    fn commit(&mut self) {
+        for status in self.status.get(self.from..self.to).unwrap_or_default() {
+            status.store(self.done, Ordering::Release);
+            reach(KillPoint::BoardResultCommitted);
+        }
+        self.from = self.to;
+    }
+}
+
+impl Drop for Finished {
+    fn drop(&mut self) {
+        self.commit();
+    }
+}
+
+/// What a worker's slot says of the item that it runs: `raw 1 bit | length of results 31 bits | number + 1 32 bits`,
+/// or 0. Of a raw chunk, the items before this one have results of that length, whatever their status says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Running(u64);
+
+impl Running {
+    const RAW: u64 = 1 << 63;
+
+    fn raw(item: usize, result_len: usize) -> Running {
+        Running(Running::RAW | (result_len as u64) << 32 | (item as u64 + 1))
+    }
+
+    pub(super) fn from_bits(bits: u64) -> Running {
+        Running(bits)
+    }
+
+    /// Which item that is, if any.
+    pub(super) fn item(self) -> Option<usize> {
+        (self.0 as u32 as usize).checked_sub(1)
+    }
+
+    /// The status of the items before it in its chunk that look as if nobody had run them.
+    pub(super) fn status_before(self) -> u8 {
+        let done = u8::try_from(self.0 >> 32 & 0xff).map_or(PENDING, |len| DONE + len.min(SHORT as u8));
+        if self.0 & Running::RAW != 0 { done } else { PENDING }
     }
 }
 
@@ -167,8 +225,8 @@ impl Chunk {
 
     /// The number of the running item in its job.
     pub fn number(&self) -> u64 {
-        let running = self.running.load(Ordering::Relaxed);
-        self.tables.head.base.load(Ordering::Relaxed) + running.saturating_sub(1)
+        let running = Running::from_bits(self.running.load(Ordering::Relaxed)).item();
+        self.tables.head.base.load(Ordering::Relaxed) + running.unwrap_or(0) as u64
     }
 
     /// The whole chunk at once, if its inputs are numbers and neither single items can be cancelled
@@ -290,7 +348,7 @@ impl Chunk {
     }
 
     fn item(&self) -> Option<usize> {
-        (self.running.load(Ordering::Relaxed) as usize).checked_sub(1).filter(|i| *i < self.tables.status.len())
+        Running::from_bits(self.running.load(Ordering::Relaxed)).item().filter(|i| *i < self.tables.status.len())
     }
 
     /// Commits the running item's result.
@@ -346,6 +404,7 @@ impl Chunk {
     fn write_block(&self, item: usize, value: Word, bytes: Outgoing<'_>, status: u8) -> Result<()> {
         if self.tables.status[item].load(Ordering::Relaxed) != HALF {
             value.store(0, Ordering::Relaxed);
+            self.tables.head.owns.store(1, Ordering::Relaxed);
             self.advance(item, HALF);
         }
         message::write(self.heap, self.seat, bytes, value)?;

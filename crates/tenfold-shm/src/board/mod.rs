@@ -22,6 +22,7 @@ mod chunk;
 mod idle;
 mod open;
 mod plan;
+mod raw;
 mod settle;
 mod submitted;
 
@@ -43,6 +44,7 @@ pub(crate) use batch::dismantle as dismantle_batch;
 pub use chunk::{Chunk, RawInputs, TaskInput};
 pub use open::OpenBatch;
 pub use plan::{BatchPlan, Preamble};
+pub use raw::RawBatch;
 pub(crate) use settle::worker_died;
 pub use submitted::{Batch, Cancel, Outcome};
 

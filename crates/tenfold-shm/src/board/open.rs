@@ -17,7 +17,7 @@
 use core::sync::atomic::Ordering;
 
 use super::batch::{BOXED, Head};
-use super::plan::{BatchPlan, INPUT_INLINE, Layout};
+use super::plan::{BatchPlan, INPUT_INLINE, Layout, create_empty};
 use super::submitted::Batch;
 use crate::error::Result;
 use crate::heap::Heap;
@@ -45,8 +45,8 @@ impl OpenBatch {
     /// # Errors
     /// If the heap has no room.
     pub fn create(heap: Heap, board: &Handle, plan: &BatchPlan, items: usize, bytes: usize) -> Result<OpenBatch> {
-        let batch = Batch::create_empty(heap, board, plan, items, bytes)?;
         let layout = Layout::of(items, 1, plan);
+        let batch = Batch::with_preamble(create_empty(heap, board, plan, &layout, bytes)?, plan)?;
         let at = layout.bytes_at;
         Ok(OpenBatch { batch, heap, items: 0, room: items, table_at: layout.table_at as u64, at, end: at + bytes })
     }
@@ -83,6 +83,7 @@ impl OpenBatch {
         if boxed {
             let cell = block.word(self.heap, at as u64)?;
             cell.store(0, Ordering::Relaxed);
+            self.batch.tables().head.owns.store(1, Ordering::Relaxed);
             entry.store((at as u64) << 32 | u64::from(BOXED), Ordering::Relaxed);
             message::write(self.heap, seat(self.heap)?, input, cell)?;
         } else {

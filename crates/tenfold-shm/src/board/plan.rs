@@ -81,7 +81,7 @@ impl Preamble {
 /// Where the tables of a batch are.
 pub(super) struct Layout {
     pub(super) items: usize,
-    chunk_len: usize,
+    pub(super) chunk_len: usize,
     chunks: usize,
     status_at: usize,
     attempts_at: usize,
@@ -166,9 +166,12 @@ impl BatchPlan {
         (BATCH_BYTES - 2 * INPUT_INLINE) / (1 + 8 + 1 + 4 + self.stride.max(1) as usize)
     }
 
-    /// Adds many raw items at once.
-    pub fn extend_raw(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+    /// Items that a worker takes at a time, in a batch of so many.
+    pub(super) fn chunk_len_for(&self, items: usize) -> usize {
+        match self.chunk_len {
+            0 => items.div_ceil(1 << 12).max(1),
+            given => given as usize,
+        }
     }
 
     /// Adds an item. A long one, or one with handles, is written to the heap at once.
@@ -214,11 +217,7 @@ impl Batch {
     /// If the heap has no room.
     pub fn create(heap: Heap, board: &Handle, plan: &BatchPlan) -> Result<Batch> {
         let items = plan.items();
-        let chunk_len = match plan.chunk_len {
-            0 => items.div_ceil(1 << 12).max(1),
-            given => given as usize,
-        };
-        let layout = Layout::of(items, chunk_len, plan);
+        let layout = Layout::of(items, plan.chunk_len_for(items), plan);
         let (table_at, bytes_at) = (layout.table_at, layout.bytes_at);
         let total = (bytes_at + plan.bytes.len()) as u64;
         let handle = Handle::create_with(heap, ObjectKind::Batch, total, layout.zeroed() as u64, |block| {
@@ -239,8 +238,8 @@ impl Batch {
             }
             Ok(())
         })?;
-        let batch = Batch::from_handle(handle)?;
-        plan.preamble.write(heap, &batch)?;
+        let batch = Batch::with_preamble(handle, plan)?;
+        batch.tables().head.owns.store(u32::from(!plan.boxed.is_empty()), Ordering::Relaxed);
         for (index, input) in &plan.boxed {
             let (at, _) = input_entry(heap, batch.block(), batch.tables().head, *index as usize)?;
             input.move_to(heap, batch.block().word(heap, at)?)?;
@@ -249,23 +248,29 @@ impl Batch {
         Ok(batch)
     }
 
-    /// An empty batch with room for `items` items whose short inputs take `bytes` bytes; all else is as
-    /// the plan says.
-    pub(super) fn create_empty(
-        heap: Heap,
-        board: &Handle,
-        plan: &BatchPlan,
-        items: usize,
-        bytes: usize,
-    ) -> Result<Batch> {
-        let layout = Layout::of(items, 1, plan);
-        let total = (layout.bytes_at + bytes) as u64;
-        let handle = Handle::create_with(heap, ObjectKind::Batch, total, layout.bytes_at as u64, |block| {
-            layout.fill_head(block.view::<Head>(heap, 0)?, board, plan, 0);
-            Ok(())
-        })?;
+    /// A batch with what is in the handle's block.
+    pub(super) fn with_preamble(handle: Handle, plan: &BatchPlan) -> Result<Batch> {
+        let heap = handle.heap();
         let batch = Batch::from_handle(handle)?;
         plan.preamble.write(heap, &batch)?;
         Ok(batch)
     }
+}
+
+/// A batch without items, which has room for `items` items whose inputs (the short ones, if they are not
+/// numbers) take `bytes` bytes; all else is as the plan says.
+pub(super) fn create_empty(
+    heap: Heap,
+    board: &Handle,
+    plan: &BatchPlan,
+    layout: &Layout,
+    bytes: usize,
+) -> Result<Handle> {
+    let total = (layout.bytes_at + bytes) as u64;
+    // Numbers lie side by side; of other inputs there is a table, whose entries may not be leftovers.
+    let zeroed = if plan.stride > 0 { layout.zeroed() } else { layout.bytes_at };
+    Handle::create_with(heap, ObjectKind::Batch, total, zeroed as u64, |block| {
+        layout.fill_head(block.view::<Head>(heap, 0)?, board, plan, 0);
+        Ok(())
+    })
 }

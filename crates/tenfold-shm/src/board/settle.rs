@@ -1,8 +1,9 @@
 //! What becomes of a dead worker's tasks.
 //!
 //! The one item that it was running is over: it died, or timed out, or was cancelled, or is tried
-//! again if the caller asked for that. The rest of its chunk is free again, and the batch goes back
-//! to the front of the board.
+//! again if the caller asked for that. Those before it in a chunk of numbers have results, though
+//! their statuses may not say so yet ([`super::chunk::Running`]). The rest of its chunk is free again, and
+//! the batch goes back to the front of the board.
 //!
 //! *Killed here:* each step looks at the state it finds, so doing all of it again is harmless; the
 //! dead worker's cell names the batch until the end.
@@ -12,6 +13,7 @@ use core::sync::atomic::Ordering;
 use tenfold_sys::clock;
 
 use super::batch::{self, CANCELLED, CANCELLING, CHUNK_FREE, DIED, HALF, PENDING, RUNNING, TIMED_OUT, Tables};
+use super::chunk::Running;
 use super::{Board, DEADLINE_WORD, RUNNING_WORD, WATCHER_BELL};
 use crate::error::Result;
 use crate::heap::block::Block;
@@ -24,18 +26,24 @@ use crate::participant::{self, Death, Seat};
 pub(crate) fn worker_died(heap: Heap, seat: Seat, death: &Death, block: Block) -> Result<()> {
     let tables = Tables::of(heap, block)?;
     let slot = participant::slot(death.slot, heap);
-    let running = (slot.words[RUNNING_WORD].load(Ordering::Acquire) as usize).checked_sub(1);
+    let running = Running::from_bits(slot.words[RUNNING_WORD].load(Ordering::Acquire));
     let deadline = slot.words[DEADLINE_WORD].load(Ordering::Acquire);
     let late = deadline != 0 && clock::now() >= deadline;
     for (index, word) in tables.chunks.iter().enumerate() {
         if word.load(Ordering::Acquire) != death.identity.bits() {
             continue;
         }
-        for item in tables.range(index) {
+        let range = tables.range(index);
+        let now = running.item().filter(|item| range.contains(item));
+        for item in range {
             let status = tables.status[item].load(Ordering::Acquire);
+            if status == PENDING && now.is_some_and(|now| item < now) {
+                tables.status[item].store(running.status_before(), Ordering::Release);
+                continue;
+            }
             let ran = match status {
                 RUNNING | CANCELLING | HALF => true,
-                PENDING => running == Some(item),
+                PENDING => now == Some(item),
                 _ => false,
             };
             if ran {

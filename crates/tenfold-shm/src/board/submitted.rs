@@ -3,7 +3,7 @@
 //! *Killed here:* a result that is being taken out stays in the batch until it is released there; a
 //! task that was marked for cancelling is settled when its worker dies.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use tenfold_sys::process::{ExitStatus, Pid};
@@ -117,20 +117,28 @@ impl Batch {
             || self.0.tables.status.iter().all(|s| s.load(Ordering::Acquire) > HALF)
     }
 
-    /// All results as words side by side, into `words`, if each is a short result of `len` bytes.
-    /// Returns whether they are.
+    /// Calls `f` with all results as words side by side, where they lie, if each is a short result of `len`
+    /// bytes; `None` if they are not.
     ///
     /// # Errors
     /// If the heap is corrupt.
-    pub fn take_short(&self, len: usize, words: &mut Vec<u64>) -> Result<bool> {
-        let done = DONE + len as u8;
-        if self.0.tables.status.iter().any(|status| status.load(Ordering::Acquire) != done) {
-            return Ok(false);
+    pub fn with_short<R>(&self, len: usize, f: impl FnOnce(&[u64]) -> R) -> Result<Option<R>> {
+        let (tables, done) = (&self.0.tables, DONE + len as u8);
+        if (tables.head.finished.load(Ordering::SeqCst) as usize) < tables.chunks.len() {
+            return Ok(None);
         }
-        words.resize(self.items(), 0);
+        // SAFETY: never unmapped; all items are final, after which no process that keeps the rules writes to
+        // their statuses.
+        let status = unsafe { core::slice::from_raw_parts(tables.status.as_ptr().cast::<u8>(), tables.status.len()) };
+        // All of them, whatever comes: that takes less time than to look for the first one.
+        if status.iter().fold(0, |other, status| other | (status ^ done)) != 0 {
+            return Ok(None);
+        }
         let at = u64::from(self.0.tables.head.value_at.load(Ordering::Relaxed));
-        self.block().read(self.0.handle.heap(), at, bytemuck::cast_slice_mut(words))?;
-        Ok(true)
+        let values = self.block().slice::<AtomicU64>(self.0.handle.heap(), at, self.items())?;
+        // SAFETY: in bounds, aligned, and never unmapped; all items are final, after which no process that
+        // keeps the rules writes to their values.
+        Ok(Some(f(unsafe { core::slice::from_raw_parts(values.as_ptr().cast::<u64>(), values.len()) })))
     }
 
     /// Takes the outcome of an item out of the batch, and frees its block. `None` while it is not

@@ -18,6 +18,8 @@ use crate::payload::{self, Message};
 
 /// Batches of a long map that are on their way at a time.
 const WINDOW: usize = 6;
+/// Numbers that are read from the caller's iterator before they are copied to a batch.
+const NUMBERS: usize = 512;
 /// Items of a map's first batches: small, so that the workers begin early.
 const FIRST_BATCH: usize = 2048;
 
@@ -108,20 +110,44 @@ impl<A: Message, R: Message> Job<A, R> {
         }
     }
 
-    /// Reads up to `most` items, or as many as fit. Returns whether there were any.
-    fn fill(&mut self, items: &mut impl Iterator<Item = A>, most: usize) -> Result<bool> {
+    /// Reads up to `most` items, or as many as fit, and hands them to the workers; `None` if there are none.
+    fn submit_some(&mut self, items: &mut impl Iterator<Item = A>, most: usize) -> Result<Option<Batch>> {
         if self.plan.stride > 0 {
-            let numbers: Vec<A> = items.by_ref().take(most.min(self.plan.raw_room())).collect();
-            self.plan.extend_raw(payload::raw_slice(&numbers));
-        } else {
-            for item in items {
-                self.push(&item)?;
-                if self.is_full() || self.planned() >= most {
-                    break;
-                }
+            return self.submit_numbers(items, most);
+        }
+        for item in items {
+            self.push(&item)?;
+            if self.is_full() || self.planned() >= most {
+                break;
             }
         }
-        Ok(self.planned() > 0)
+        self.submit()
+    }
+
+    fn submit_numbers(&mut self, items: &mut impl Iterator<Item = A>, most: usize) -> Result<Option<Batch>> {
+        let expected = items.size_hint().1.unwrap_or(usize::MAX);
+        let room = most.min(expected).min(self.plan.raw_room());
+        if room == 0 {
+            return Ok(None);
+        }
+        self.plan.chunk_len = self.chunk_len(room);
+        let engine = &self.shared.engine;
+        let mut raw = engine.begin_raw(&self.plan, room)?;
+        // A few at a time, which stay in the nearest cache until they are copied.
+        let mut numbers = Vec::with_capacity(room.min(NUMBERS));
+        let mut left = room;
+        while left > 0 {
+            numbers.clear();
+            numbers.extend(items.by_ref().take(left.min(NUMBERS)));
+            if numbers.is_empty() {
+                break;
+            }
+            left -= numbers.len();
+            raw.push(payload::raw_slice(&numbers))?;
+        }
+        let batch = engine.submit_raw(&self.plan, raw)?;
+        self.plan.base += (room - left) as u64;
+        Ok(batch)
     }
 
     /// Hands the items so far to the workers; nothing if there are none.
@@ -160,8 +186,8 @@ where
     let mut results = Collected::with_capacity(items.size_hint().0);
     let mut under_way = VecDeque::new();
     let mut batch_len = FIRST_BATCH;
-    while job.fill(&mut items, batch_len)? {
-        under_way.extend(job.submit()?);
+    while let Some(batch) = job.submit_some(&mut items, batch_len)? {
+        under_way.push_back(batch);
         batch_len = batch_len.saturating_mul(2);
         if under_way.len() >= WINDOW
             && let Some(batch) = under_way.pop_front()
@@ -178,22 +204,20 @@ where
 /// Results in the order of the inputs; the first failure, if there is one.
 pub(super) struct Collected<R> {
     results: Vec<R>,
-    words: Vec<u64>,
     failure: Option<Error>,
 }
 
 impl<R: Message> Collected<R> {
     pub(super) fn with_capacity(items: usize) -> Collected<R> {
-        Collected { results: Vec::with_capacity(items.min(1 << 32)), words: Vec::new(), failure: None }
+        Collected { results: Vec::with_capacity(items.min(1 << 32)), failure: None }
     }
 
     /// Waits for a batch and takes its results.
     pub(super) fn collect(&mut self, shared: &Shared, batch: &Batch, deadline: Deadline) -> Result<()> {
         shared.engine.wait(batch.bell(), deadline, || batch.is_finished())?;
         if let (Some(len), None) = (short::<R>(), &self.failure)
-            && batch.take_short(len, &mut self.words)?
+            && batch.with_short(len, |words| payload::extend_from_words(words, &mut self.results))?.is_some()
         {
-            payload::extend_from_words(&self.words, &mut self.results);
             return Ok(());
         }
         for item in 0..batch.items() {
