@@ -10,6 +10,7 @@ use tenfold_engine::pool::board::{Batch, BatchPlan, Outcome};
 use tenfold_engine::pool::{Call, Place};
 use tenfold_engine::shm::message::Outgoing;
 use tenfold_engine::sys::clock::Deadline;
+use tenfold_engine::sys::mapping::prefer_huge_pages;
 
 use super::Shared;
 use super::task::{Task, TaskError, entry_of, short};
@@ -209,7 +210,9 @@ pub(super) struct Collected<R> {
 
 impl<R: Message> Collected<R> {
     pub(super) fn with_capacity(items: usize) -> Collected<R> {
-        Collected { results: Vec::with_capacity(items.min(1 << 32)), failure: None }
+        let mut results = Vec::with_capacity(items.min(1 << 32));
+        prefer_huge_pages(results.spare_capacity_mut());
+        Collected { results, failure: None }
     }
 
     /// Waits for a batch and takes its results.
