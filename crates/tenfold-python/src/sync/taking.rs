@@ -2,10 +2,13 @@
 //!
 //! A lock that is free is taken in one step, with the GIL held; everything else is the cold path.
 
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
 use pyo3::prelude::*;
 use tenfold_engine::HeapError;
 use tenfold_engine::shm::sync::{Acquired, Lock, RLock, SyncResult};
-use tenfold_engine::sys::clock::Deadline;
+use tenfold_engine::sys::clock::{self, Deadline};
 
 use crate::arguments::Truth;
 use crate::errors;
@@ -17,6 +20,7 @@ pub(super) trait Takes: Sync {
     fn if_free(&self) -> Result<Acquired, HeapError>;
     fn until(&self, deadline: Deadline) -> Result<Acquired, HeapError>;
     fn let_go(&self) -> SyncResult<()>;
+    fn look_after_holder(&self);
 }
 
 macro_rules! takes {
@@ -34,6 +38,9 @@ macro_rules! takes {
             }
             fn let_go(&self) -> SyncResult<()> {
                 self.release()
+            }
+            fn look_after_holder(&self) {
+                self.look_after_holder();
             }
         })*
     };
@@ -58,6 +65,22 @@ pub(super) fn acquire(
     }
 }
 
+/// How often those who never wait look whether the holder of a lock lives.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+static LAST_LOOK: AtomicU64 = AtomicU64::new(0);
+
+fn try_once(lock: &impl Takes) -> Result<Acquired, HeapError> {
+    let acquired = lock.if_free();
+    let now = clock::now();
+    let since = now.saturating_sub(LAST_LOOK.load(Ordering::Relaxed));
+    if acquired != Ok(Acquired::TimedOut) || since < BETWEEN_LOOKS.as_nanos() as u64 {
+        return acquired;
+    }
+    LAST_LOOK.store(now, Ordering::Relaxed);
+    lock.look_after_holder();
+    lock.if_free()
+}
+
 #[cold]
 fn acquire_slowly(
     py: Python<'_>,
@@ -75,7 +98,7 @@ fn acquire_slowly(
         };
         blocking(py, || lock.until(deadline), undo)?
     } else {
-        lock.if_free()
+        try_once(lock)
     };
     match acquired.map_err(errors::heap)? {
         Acquired::Yes => Ok(true),

@@ -168,6 +168,15 @@ impl LockWord {
         word::owner(self.word.load(Ordering::Acquire))
     }
 
+    /// Sweeps the holder if its process is dead, for those who try again and again and never wait.
+    #[cold]
+    pub(crate) fn look_after_holder(&self, heap: Heap) {
+        let holder = self.owner();
+        if holder != 0 && holder != GONE {
+            participant::sweep_if_dead(heap, holder);
+        }
+    }
+
     /// The participant `dead` (slot + 1) is no more.
     pub(crate) fn owner_died(&self, dead: u32, abnormally: bool) {
         if word::owner_died(&self.word, dead, abnormally) {
@@ -248,6 +257,12 @@ impl Lock {
     #[inline]
     pub fn try_acquire(&self) -> Result<Acquired> {
         Ok(self.shared.word.try_acquire(participant::seat(self.handle.heap())?.owner()))
+    }
+
+    /// Looks whether the holder's process lives, as waiting does: for those who try again and again.
+    /// A system call.
+    pub fn look_after_holder(&self) {
+        self.shared.word.look_after_holder(self.handle.heap());
     }
 
     /// Frees the lock, whichever process and thread took it.

@@ -131,6 +131,11 @@ impl RLock {
         self.shared.word.owner() == me && self.shared.thread.load(Ordering::Relaxed) == THREAD.with(|t| *t)
     }
 
+    /// As [`Lock::look_after_holder`](super::Lock::look_after_holder).
+    pub fn look_after_holder(&self) {
+        self.shared.word.look_after_holder(self.handle.heap());
+    }
+
     /// Undoes one acquire of this thread. A lock whose holder has exited may be freed by anyone.
     ///
     /// # Errors
