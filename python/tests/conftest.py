@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from companions import LONG, Child
 
 import tenfold
 
@@ -19,6 +20,34 @@ LIMIT = 60
 def method(request):
     """Each start method in turn."""
     return request.param
+
+
+@pytest.fixture
+def ctx(method):
+    """The context of each start method in turn."""
+    return tenfold.get_context(method)
+
+
+@pytest.fixture
+def local():
+    """A context for tests of one process."""
+    return tenfold.get_context("fork")
+
+
+@pytest.fixture
+def child(ctx):
+    """A function that starts a companion, a process beside the test; it ends with the test."""
+    children = []
+
+    def start(target, *args, name=None):
+        children.append(Child(ctx, target, *args, name=name))
+        return children[-1]
+
+    yield start
+    for one in children:
+        if one.process.is_alive():
+            one.process.kill()
+        one.process.join(LONG)
 
 
 @pytest.fixture
