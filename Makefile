@@ -59,6 +59,7 @@ wheel: $(VENV)/ready
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps target/wheels/*.whl
 
 test-python: wheel
+	$(VENV)/bin/ruff check --quiet python
 	$(VENV)/bin/python -m pytest --quiet
 	$(VENV)/bin/python tools/cpython_suite.py
 

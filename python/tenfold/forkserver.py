@@ -83,6 +83,12 @@ def _reap(pid, options):
 
 _serve_one = adopt(std._serve_one, globals())
 
+_forkserver = ForkServer()
+ensure_running = _forkserver.ensure_running
+get_inherited_fds = _forkserver.get_inherited_fds
+connect_to_new_process = _forkserver.connect_to_new_process
+set_forkserver_preload = _forkserver.set_forkserver_preload
+
 # The server itself: the standard library's code, with the functions above.
 main = adopt(
     std.main,
@@ -92,9 +98,3 @@ main = adopt(
         "spawn": types.SimpleNamespace(**{**vars(spawn), "import_main_path": _import_main}),
     },
 )
-
-_forkserver = ForkServer()
-ensure_running = _forkserver.ensure_running
-get_inherited_fds = _forkserver.get_inherited_fds
-connect_to_new_process = _forkserver.connect_to_new_process
-set_forkserver_preload = _forkserver.set_forkserver_preload
