@@ -10,7 +10,7 @@ use tenfold_engine::pool::board::{Batch, BatchPlan, Outcome};
 use tenfold_engine::pool::{Call, Place};
 use tenfold_engine::shm::message::Outgoing;
 use tenfold_engine::sys::clock::Deadline;
-use tenfold_engine::sys::mapping::prefer_huge_pages;
+use tenfold_engine::sys::mapping::populate;
 
 use super::Shared;
 use super::task::{Task, TaskError, entry_of, short};
@@ -210,15 +210,19 @@ pub(super) struct Collected<R> {
 
 impl<R: Message> Collected<R> {
     pub(super) fn with_capacity(items: usize) -> Collected<R> {
-        let mut results = Vec::with_capacity(items.min(1 << 32));
-        prefer_huge_pages(results.spare_capacity_mut());
-        Collected { results, failure: None }
+        Collected { results: Vec::with_capacity(items.min(1 << 32)), failure: None }
     }
 
     /// Waits for a batch and takes its results.
     pub(super) fn collect(&mut self, shared: &Shared, batch: &Batch, deadline: Deadline) -> Result<()> {
+        let short = short::<R>().filter(|_| self.failure.is_none());
+        if short.is_some() {
+            // While the workers are at it.
+            self.results.reserve(batch.items());
+            populate(&mut self.results.spare_capacity_mut()[..batch.items()]);
+        }
         shared.engine.wait(batch.bell(), deadline, || batch.is_finished())?;
-        if let (Some(len), None) = (short::<R>(), &self.failure)
+        if let Some(len) = short
             && batch.with_short(len, |words| payload::extend_from_words(words, &mut self.results))?.is_some()
         {
             return Ok(());
