@@ -1,0 +1,6 @@
+from multiprocessing import forkserver as std
+from multiprocessing.forkserver import *
+from multiprocessing.forkserver import __all__ as __all__
+from multiprocessing.forkserver import main as main
+
+class ForkServer(std.ForkServer): ...
