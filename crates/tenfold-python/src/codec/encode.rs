@@ -109,6 +109,27 @@ pub(crate) fn encode(object: &Bound<'_, PyAny>) -> PyResult<Encoded> {
     }
 }
 
+/// The payload of an object that is short enough to lie in a word, and the number of its bytes; `None` for all others.
+/// The same bytes as from [`encode`], sooner.
+#[inline]
+pub(crate) fn encode_short(object: &Bound<'_, PyAny>) -> Option<(u64, usize)> {
+    if object.is_exact_instance_of::<PyInt>() {
+        let word = |tag: u8, number: i64, len| Some(((number as u64) << 8 | u64::from(tag), len));
+        return match object.extract::<i64>().ok()? {
+            n if n == i64::from(n as i32) => word(INT_32, i64::from(n as u32), 5),
+            n if n == n << 16 >> 16 => word(INT_48, n & 0xffff_ffff_ffff, 7),
+            _ => None,
+        };
+    }
+    let tag = match exactly::<PyBool>(object) {
+        _ if object.is_none() => NONE,
+        Some(truth) if truth.is_true() => TRUE,
+        Some(_) => FALSE,
+        None => return None,
+    };
+    Some((u64::from(tag), 1))
+}
+
 /// Whether an object took the native path.
 enum Plain {
     Yes,

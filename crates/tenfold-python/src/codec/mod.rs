@@ -31,7 +31,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 pub(crate) use decode::{as_pickle, decode, decode_payload};
-pub(crate) use encode::{Encoded, encode, exactly};
+pub(crate) use encode::{Encoded, encode, encode_short, exactly};
 pub(crate) use pickling::Reducers;
 
 /// The tag of a pickle.

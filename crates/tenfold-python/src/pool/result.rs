@@ -170,7 +170,17 @@ impl PoolResult {
         };
         let items = first.map_or(0..part.items(), |item| item..item + 1);
         let (mut values, mut error) = (Vec::with_capacity(items.len()), None);
-        for item in items {
+        let mut next = items.start;
+        while next < items.end {
+            for (word, len) in part.short_results(next).map_err(errors::heap)?.take(items.end - next) {
+                values.push(short_value(py, word, len)?);
+                next += 1;
+            }
+            let item = next;
+            next += 1;
+            if item >= items.end {
+                break;
+            }
             let index = if one { 0 } else { part.base() + item as u64 };
             let outcome = part.take(item).map_err(errors::heap)?;
             match unpickled(py, index, outcome)? {
@@ -291,6 +301,15 @@ impl PoolResult {
     }
 }
 
+/// The value that a short result is.
+#[inline]
+fn short_value(py: Python<'_>, word: u64, len: Option<usize>) -> PyResult<Py<PyAny>> {
+    match len {
+        None => Ok(PyFloat::new(py, f64::from_bits(word)).into_any().unbind()),
+        Some(len) => codec::decode(py, &word.to_le_bytes()[..len.min(8)]),
+    }
+}
+
 /// What has become of a task: a value, or an exception.
 ///
 /// # Errors
@@ -301,8 +320,8 @@ pub(super) fn unpickled(
     outcome: Option<Outcome>,
 ) -> PyResult<Result<Py<PyAny>, Py<PyAny>>> {
     let decoded = match &outcome {
-        Some(Outcome::Short(bytes, len)) => codec::decode(py, &bytes[..*len]),
-        Some(Outcome::Word(bits)) => Ok(PyFloat::new(py, f64::from_bits(*bits)).into_any().unbind()),
+        Some(Outcome::Short(bytes, len)) => short_value(py, u64::from_le_bytes(*bytes), Some(*len)),
+        Some(Outcome::Word(bits)) => short_value(py, *bits, None),
         Some(Outcome::Long(bytes, _handles)) => codec::decode(py, bytes),
         Some(other) => match failure::exception(py, index, other)? {
             Some(exception) => return Ok(Err(exception.unbind())),

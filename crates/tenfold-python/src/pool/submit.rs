@@ -210,8 +210,13 @@ impl<'a> Map<'a> {
     /// If it cannot be pickled, or the heap has no room.
     #[inline]
     pub(super) fn push(&mut self, item: &Bound<'_, PyAny>) -> PyResult<Option<Batch>> {
-        let encoded = codec::encode(item)?;
-        encoded.with(item.py(), |input| self.plan.push(self.heap, input))?.map_err(errors::heap)?;
+        match codec::encode_short(item) {
+            Some((word, len)) => self.plan.push_short(word, len),
+            None => {
+                let encoded = codec::encode(item)?;
+                encoded.with(item.py(), |input| self.plan.push(self.heap, input))?.map_err(errors::heap)?;
+            }
+        }
         // A chunk lies in one batch.
         let whole = self.exact.is_none_or(|len| self.plan.items().is_multiple_of(len));
         let enough = self.plan.items() >= self.batch_len || self.plan.input_bytes() > BATCH_BYTES;

@@ -74,17 +74,18 @@ impl<'py> Worker<'_, 'py> {
     }
 
     fn run(&mut self, mut chunk: Chunk) -> PyResult<()> {
-        let kind = Kind::from_bits(chunk.function());
+        let kind = Kind::from_bits(chunk.function()).unwrap_or(Kind::Call);
+        let function = if kind == Kind::Call { None } else { Some(self.function_of_job(&chunk)) };
         let step = (1u64 << 32).div_ceil(u64::from(chunk.unit()));
         while self.done < self.most
             && let Some(item) = chunk.begin_item()
         {
             self.done = self.done.saturating_add(step);
             self.limit.begin(&chunk).map_err(errors::heap)?;
-            let called = match kind {
-                Some(Kind::Call) => self.call(&chunk, item),
-                Some(kind) => self.apply(&chunk, item, kind),
-                None => Err(nonsense()),
+            let called = match &function {
+                None => self.call(&chunk, item),
+                Some(Ok(function)) => self.apply(function, &chunk, item, kind),
+                Some(Err(error)) => Err(error.clone_ref(self.py)),
             };
             match called {
                 Ok(result) => self.commit(&mut chunk, &result)?,
@@ -104,9 +105,14 @@ impl<'py> Worker<'_, 'py> {
 
     /// Calls the job's function with an item.
     #[inline]
-    fn apply(&mut self, chunk: &Chunk, item: usize, kind: Kind) -> PyResult<Bound<'py, PyAny>> {
+    fn apply(
+        &self,
+        function: &Bound<'py, PyAny>,
+        chunk: &Chunk,
+        item: usize,
+        kind: Kind,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let py = self.py;
-        let function = self.function_of_job(chunk)?.clone();
         let argument = chunk.with_input(item, |bytes, _handles| codec::decode(py, bytes)).map_err(errors::heap)??;
         match kind {
             Kind::Star => {
@@ -121,15 +127,14 @@ impl<'py> Worker<'_, 'py> {
     }
 
     /// The function that all items of the chunk's job have in common.
-    #[inline]
-    fn function_of_job(&mut self, chunk: &Chunk) -> PyResult<&Bound<'py, PyAny>> {
+    fn function_of_job(&mut self, chunk: &Chunk) -> PyResult<Bound<'py, PyAny>> {
         let id = chunk.preamble().map_err(errors::heap)?.ok_or_else(nonsense)?;
         if self.job.as_ref().is_none_or(|(known, _)| *known != id) {
             let (bytes, _handles) = chunk.read_preamble(id).map_err(errors::heap)?;
             self.job = Some((id, self.function(&bytes)));
         }
         match &self.job {
-            Some((_, Ok(function))) => Ok(function),
+            Some((_, Ok(function))) => Ok(function.clone()),
             Some((_, Err(error))) => Err(error.clone_ref(self.py)),
             None => Err(nonsense()),
         }
@@ -169,6 +174,10 @@ impl<'py> Worker<'_, 'py> {
     #[inline]
     fn commit(&mut self, chunk: &mut Chunk, result: &Bound<'py, PyAny>) -> PyResult<()> {
         let py = self.py;
+        if let Some((word, len)) = codec::encode_short(result) {
+            self.limit.end(chunk).map_err(errors::heap)?;
+            return chunk.commit_short(word, len).map_err(errors::heap);
+        }
         if result.is_exact_instance_of::<PyFloat>() {
             self.limit.end(chunk).map_err(errors::heap)?;
             let word = result.extract::<f64>()?.to_bits();

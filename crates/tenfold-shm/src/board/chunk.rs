@@ -356,8 +356,6 @@ impl Chunk {
     /// # Errors
     /// If the heap has no room for it: the item is still running then.
     pub fn commit(&mut self, result: Outgoing<'_>) -> Result<()> {
-        let Some(item) = self.item() else { return Ok(()) };
-        let value = self.tables.value(self.heap, item)?;
         let len = result.len();
         if len <= SHORT && result.handles.is_empty() {
             let mut word = [0; SHORT];
@@ -366,12 +364,30 @@ impl Chunk {
                 word[at..at + part.len()].copy_from_slice(part);
                 at += part.len();
             }
-            value.store(u64::from_le_bytes(word), Ordering::Relaxed);
-            reach(KillPoint::BoardResultWritten);
-            self.advance(item, DONE + len as u8);
-        } else {
-            self.write_block(item, value, result, DONE_BLOCK)?;
+            return self.commit_short(u64::from_le_bytes(word), len);
         }
+        let Some(item) = self.item() else { return Ok(()) };
+        let value = self.tables.value(self.heap, item)?;
+        self.write_block(item, value, result, DONE_BLOCK)?;
+        self.end_item();
+        Ok(())
+    }
+
+    /// Commits the running item's result of up to 8 bytes, the lower ones of a word.
+    ///
+    /// # Errors
+    /// If the heap is corrupt.
+    #[inline]
+    pub fn commit_short(&mut self, word: u64, len: usize) -> Result<()> {
+        self.commit_value(word, DONE + len.min(SHORT) as u8)
+    }
+
+    #[inline]
+    fn commit_value(&mut self, word: u64, status: u8) -> Result<()> {
+        let Some(item) = self.item() else { return Ok(()) };
+        self.tables.value(self.heap, item)?.store(word, Ordering::Relaxed);
+        reach(KillPoint::BoardResultWritten);
+        self.advance(item, status);
         self.end_item();
         Ok(())
     }
@@ -381,12 +397,7 @@ impl Chunk {
     /// # Errors
     /// If the heap is corrupt.
     pub fn commit_word(&mut self, word: u64) -> Result<()> {
-        let Some(item) = self.item() else { return Ok(()) };
-        self.tables.value(self.heap, item)?.store(word, Ordering::Relaxed);
-        reach(KillPoint::BoardResultWritten);
-        self.advance(item, DONE_WORD);
-        self.end_item();
-        Ok(())
+        self.commit_value(word, DONE_WORD)
     }
 
     /// Commits that the running item failed, with the face's message.

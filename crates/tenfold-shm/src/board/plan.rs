@@ -196,6 +196,14 @@ impl BatchPlan {
         Ok(())
     }
 
+    /// Adds an item of up to 8 bytes, the lower ones of a word.
+    #[inline]
+    pub fn push_short(&mut self, word: u64, len: usize) {
+        debug_assert_eq!(self.stride, 0);
+        self.bytes.extend_from_slice(&word.to_le_bytes()[..len]);
+        self.ends.push(self.bytes.len() as u32);
+    }
+
     /// Bytes of the inputs so far, those in blocks of their own included.
     pub fn input_bytes(&self) -> usize {
         self.bytes.len() + self.boxed_bytes

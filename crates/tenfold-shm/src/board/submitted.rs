@@ -141,6 +141,22 @@ impl Batch {
         Ok(Some(f(unsafe { core::slice::from_raw_parts(values.as_ptr().cast::<u64>(), values.len()) })))
     }
 
+    /// The results of items one after the other, as far as they are short: the word and the number of
+    /// its bytes, `None` for a word of the face's own. Each item that is not short, or not final, ends it.
+    ///
+    /// # Errors
+    /// If the heap is corrupt.
+    pub fn short_results(&self, from: usize) -> Result<impl Iterator<Item = (u64, Option<usize>)>> {
+        let at = u64::from(self.tables.head.value_at.load(Ordering::Relaxed));
+        let values = self.block().slice::<AtomicU64>(self.handle.heap(), at, self.items())?;
+        let items = self.tables.status.iter().zip(values).skip(from);
+        Ok(items.map_while(|(status, value)| match status.load(Ordering::Acquire) {
+            DONE_WORD => Some((value.load(Ordering::Relaxed), None)),
+            done @ DONE..DONE_WORD => Some((value.load(Ordering::Relaxed), Some(usize::from(done - DONE)))),
+            _ => None,
+        }))
+    }
+
     /// Takes the outcome of an item out of the batch, and frees its block. `None` while it is not
     /// final.
     ///
