@@ -92,7 +92,7 @@ class BrokenPool(_context.ProcessError):
         return f"the pool's workers cannot start: {type(self.reason).__name__}: {self.reason}"
 
 
-# The rest is called by the native half.
+# The rest is called by the native half: here, and in the worker.
 
 
 def with_remote_traceback(exception, text):
@@ -114,6 +114,24 @@ def unreadable(reason, text):
     """Return the exception for one that a task has raised and that cannot be unpickled here."""
     lines = text.strip().splitlines()
     return unsent((repr(reason), lines[-1] if lines else "an exception"), text)
+
+
+def name_limits(exception):
+    """Have a MemoryError say which limits hold in this process."""
+    import resource
+
+    limits = []
+    for name, what in (("RLIMIT_AS", "address space"), ("RLIMIT_DATA", "private memory")):
+        limit = resource.getrlimit(getattr(resource, name))[0]
+        if limit != resource.RLIM_INFINITY:
+            limits.append(f"{limit} bytes of {what} ({name})")
+    text = "the worker has no memory left"
+    if limits:
+        text += "; its limit is " + " and ".join(limits)
+    if exception.args:
+        exception.add_note(text)
+    else:
+        exception.args = (text,)
 
 
 def _remote_traceback(text):

@@ -56,10 +56,10 @@ def python(tmp_path):
 
     `python(source)` runs a file with that source; `python("-m", "module")` runs exactly that. The
     program must exit with `status` and write nothing to stderr, unless `stderr` is a pattern's text
-    that must be in it.
+    that must be in it; with `tracebacks`, there are so many at most.
     """
 
-    def run(*command, status=0, stderr=None, cwd=tmp_path):
+    def run(*command, status=0, stderr=None, tracebacks=None, cwd=tmp_path):
         if len(command) == 1:
             program = tmp_path / "program.py"
             program.write_text(command[0])
@@ -84,6 +84,8 @@ def python(tmp_path):
             assert err == ""
         else:
             assert stderr in err
+        if tracebacks is not None:
+            assert err.count("Traceback") <= tracebacks, err
         assert process.returncode == status, err
         return out
 

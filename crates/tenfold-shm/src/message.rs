@@ -182,6 +182,16 @@ impl Payload {
         Payload::held(heap, cell)
     }
 
+    /// The payload in the block that `cell` names, a cell of the caller's own; it is empty then.
+    ///
+    /// # Errors
+    /// If the cell names no message, or this process can hold no more.
+    pub fn take(heap: Heap, id: BlockId, cell: Word) -> Result<Payload> {
+        let held = HeldCell::take(heap)?;
+        object::move_block(heap, seat(heap)?, id, cell, held.word())?;
+        Payload::held(heap, held)
+    }
+
     /// Moves the payload's block to `cell`, which is empty and the caller's own; without one, it gets
     /// one. What is left is empty.
     ///

@@ -550,6 +550,22 @@ fn the_first_use_by_many_threads_makes_one_participant() {
 }
 
 #[test]
+fn a_child_of_fork_can_hold_as_much_as_its_parent_could() {
+    alone(|heap| {
+        let many = || (0..3000).map(|_| HeldCell::take(heap).unwrap()).collect::<Vec<_>>();
+        drop(many());
+        let before = Before::of(heap);
+        in_child(|| {
+            let objects: Vec<_> = (0..3000).map(|_| object(heap)).collect();
+            in_child(|| drop((0..500).map(|_| object(heap)).collect::<Vec<_>>())).succeeds();
+            drop(objects);
+        })
+        .succeeds();
+        before.assert_unchanged();
+    });
+}
+
+#[test]
 fn a_payload_stays_with_the_process_that_received_it() {
     alone(|heap| {
         let before = Before::of(heap);

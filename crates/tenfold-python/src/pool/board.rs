@@ -144,6 +144,7 @@ impl PoolBoard {
     /// Takes nothing new; what was submitted is finished.
     fn close(&self) -> PyResult<()> {
         self.board()?.close();
+        lock(&self.calls).end();
         Ok(())
     }
 

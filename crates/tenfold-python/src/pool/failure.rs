@@ -104,7 +104,7 @@ fn traceback_text(py: Python<'_>, error: &PyErr) -> Vec<u8> {
 pub(super) fn exception<'py>(py: Python<'py>, index: u64, outcome: &Outcome) -> PyResult<Option<Bound<'py, PyAny>>> {
     let faults = || py.import("tenfold._faults");
     Ok(Some(match outcome {
-        Outcome::Short(..) | Outcome::Word(_) | Outcome::Long(..) => return Ok(None),
+        Outcome::Short(..) | Outcome::Word(_) | Outcome::Long(..) | Outcome::Large(_) => return Ok(None),
         Outcome::Failed(bytes, _) => reported(py, bytes)?,
         Outcome::Died { status, pid } => {
             let code = status.map(|status| match status {

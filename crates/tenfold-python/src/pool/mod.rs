@@ -83,7 +83,11 @@ fn wait_at(
             if deadline.expired() {
                 break Waited::TimedOut;
             }
-            board.wait(bell, seen, Deadline::after(core::time::Duration::from_millis(SLICE)).min(deadline));
+            let slice = Deadline::after(core::time::Duration::from_millis(SLICE));
+            board.wait(bell, seen, slice.min(deadline));
+            if slice.expired() {
+                board.call_again();
+            }
         };
         board.attend(bell, false);
         waited

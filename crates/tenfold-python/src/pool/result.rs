@@ -319,11 +319,12 @@ pub(super) fn unpickled(
     index: u64,
     outcome: Option<Outcome>,
 ) -> PyResult<Result<Py<PyAny>, Py<PyAny>>> {
-    let decoded = match &outcome {
-        Some(Outcome::Short(bytes, len)) => short_value(py, u64::from_le_bytes(*bytes), Some(*len)),
-        Some(Outcome::Word(bits)) => short_value(py, *bits, None),
-        Some(Outcome::Long(bytes, _handles)) => codec::decode(py, bytes),
-        Some(other) => match failure::exception(py, index, other)? {
+    let decoded = match outcome {
+        Some(Outcome::Short(bytes, len)) => short_value(py, u64::from_le_bytes(bytes), Some(len)),
+        Some(Outcome::Word(bits)) => short_value(py, bits, None),
+        Some(Outcome::Long(bytes, _handles)) => codec::decode(py, &bytes),
+        Some(Outcome::Large(payload)) => codec::decode_payload(py, &payload),
+        Some(other) => match failure::exception(py, index, &other)? {
             Some(exception) => return Ok(Err(exception.unbind())),
             None => Err(PyRuntimeError::new_err("a task's outcome makes no sense")),
         },

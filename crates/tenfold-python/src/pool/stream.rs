@@ -23,7 +23,7 @@ use tenfold_engine::sys::futex;
 
 use super::board::PoolBoard;
 use super::result::{ended, unpickled};
-use super::submit::{OPEN_BYTES, OPEN_ITEMS, Place, Settings, add};
+use super::submit::{OPEN_MOST, Place, Settings, add, open};
 use super::task::{Function, Kind};
 use super::{SLICE, Waited, has_ended, lock, wait_at};
 use crate::codec::{self, Encoded};
@@ -64,6 +64,8 @@ struct Tasks {
 struct State {
     pieces: VecDeque<Piece>,
     open: Option<OpenBatch>,
+    /// Items that the next open batch is to have.
+    room: usize,
     plan: BatchPlan,
     board: Option<Board>,
     /// Inputs so far, and results that have been read.
@@ -124,7 +126,7 @@ impl State {
         if let Some(most) = self.buffersize {
             return self.fed - self.read >= most as u64;
         }
-        if self.fed - self.read <= OPEN_ITEMS as u64 && self.pieces.len() < 4 {
+        if self.fed - self.read <= OPEN_MOST as u64 && self.pieces.len() < 16 {
             return false;
         }
         let (mut waiting, mut bytes) = (0, 0);
@@ -303,10 +305,8 @@ impl PoolStream {
     fn add(&self, py: Python<'_>, heap: Heap, board: &Board, encoded: &Encoded) -> PyResult<()> {
         encoded.with(py, |input| {
             let mut state = lock(&self.state);
-            let State { open, plan, .. } = &mut *state;
-            let place = add(open, board, input, || {
-                OpenBatch::create(heap, board.handle(), plan, OPEN_ITEMS, OPEN_BYTES).map_err(errors::heap)
-            })?;
+            let State { open: current, plan, room, .. } = &mut *state;
+            let place = add(current, board, input, || open(heap, board, plan, room))?;
             if matches!(state.plan.preamble, Preamble::Message(..)) {
                 state.plan.preamble = Preamble::Of(place.batch.clone());
             }

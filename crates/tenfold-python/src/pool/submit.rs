@@ -17,15 +17,20 @@ use tenfold_engine::shm::message::Outgoing;
 use super::board::PoolBoard;
 use super::lock;
 use super::task::{Function, Kind, with_call};
-use crate::{codec, errors};
+use crate::codec::{self, Encoded};
+use crate::errors;
 
-/// Items of an open batch, and bytes of their short inputs.
-pub(super) const OPEN_ITEMS: usize = 512;
-pub(super) const OPEN_BYTES: usize = 48 << 10;
+/// Items of the first open batch, and of the largest; each is twice as large as the one before it.
+const OPEN_FIRST: usize = 8;
+pub(super) const OPEN_MOST: usize = 512;
+/// Bytes of short inputs that an open batch has room for, an item: many inputs are shorter, and one may have 4096.
+const OPEN_BYTES: usize = 96;
 /// Items of a map's first batch: few, so that the workers begin early.
 const FIRST_BATCH: usize = 256;
 /// A batch is submitted when its inputs have so many bytes.
 const BATCH_BYTES: usize = 4 << 20;
+/// Arguments of more bytes are on their own on their way.
+const LARGE: usize = 32 << 10;
 /// A map that is waited for is this many bytes ahead of its results at most.
 const AHEAD: usize = 32 << 20;
 
@@ -71,6 +76,16 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// A plan for single calls, without items.
+    fn call(&self, kind: Kind, board: &Board) -> BatchPlan {
+        let mut plan = self.plan(kind, board);
+        plan.cancellable = true;
+        plan.tell_each = true;
+        plan
+    }
+}
+
 /// A task's place on the board.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -82,6 +97,8 @@ pub(super) struct Place {
 #[derive(Default)]
 pub(super) struct Calls {
     open: Option<OpenBatch>,
+    /// Items that the next open batch is to have.
+    room: usize,
     /// The function that was pickled last, if its pickle only names it.
     last: Option<(Py<PyAny>, Arc<Function>)>,
 }
@@ -104,16 +121,17 @@ impl Calls {
         let keywords = keywords.filter(|keywords| !keywords.is_empty());
         let keywords = keywords.map(|keywords| codec::encode(keywords.as_any())).transpose()?;
         let (board, heap) = (pool.board()?, pool.heap()?);
-        with_call(py, &function, &args, keywords.as_ref(), |input| {
+        if args.len(py) > LARGE {
+            return alone(py, board, &function, &args, keywords.as_ref(), settings);
+        }
+        with_call(py, &function, Some(&args), keywords.as_ref(), |input| {
             if settings.are_plain() {
-                let mut calls = lock(pool.calls());
-                add(&mut calls.open, board, input, || open(heap, board, settings))
+                let calls = &mut *lock(pool.calls());
+                let room = &mut calls.room;
+                add(&mut calls.open, board, input, || open(heap, board, &settings.call(Kind::Call, board), room))
             } else {
-                let mut plan = settings.plan(Kind::Call, board);
-                plan.cancellable = true;
-                plan.tell_each = true;
-                let open = || OpenBatch::create(heap, board.handle(), &plan, 1, input.len() + 8);
-                add(&mut None, board, input, || open().map_err(errors::heap))
+                let plan = settings.call(Kind::Call, board);
+                add(&mut None, board, input, || open(heap, board, &plan, &mut 1))
             }
         })?
     }
@@ -139,11 +157,33 @@ impl Calls {
     }
 }
 
-fn open(heap: Heap, board: &Board, settings: Settings) -> PyResult<OpenBatch> {
-    let mut plan = settings.plan(Kind::Call, board);
-    plan.cancellable = true;
-    plan.tell_each = true;
-    OpenBatch::create(heap, board.handle(), &plan, OPEN_ITEMS, OPEN_BYTES).map_err(errors::heap)
+/// Submits a call whose arguments are large.
+fn alone(
+    py: Python<'_>,
+    board: &Board,
+    function: &Function,
+    args: &Encoded,
+    keywords: Option<&Encoded>,
+    settings: Settings,
+) -> PyResult<Place> {
+    let heap = board.handle().heap();
+    let mut plan = settings.call(Kind::Alone, board);
+    plan.preamble =
+        with_call(py, function, None, keywords, |rest| Preamble::Message(rest.parts.concat(), rest.handles.to_vec()))?;
+    args.with(py, |args| plan.push(heap, args))?.map_err(errors::heap)?;
+    let batch = Batch::create(heap, board.handle(), &plan).map_err(errors::heap)?;
+    board.submit(&batch).map_err(errors::heap)?;
+    Ok(Place { batch, item: 0 })
+}
+
+/// An open batch with room for `room` items, which is doubled for the next.
+///
+/// # Errors
+/// If the heap has no room.
+pub(super) fn open(heap: Heap, board: &Board, plan: &BatchPlan, room: &mut usize) -> PyResult<OpenBatch> {
+    let items = (*room).max(1);
+    *room = (2 * items).clamp(OPEN_FIRST, OPEN_MOST);
+    OpenBatch::create(heap, board.handle(), plan, items, items * OPEN_BYTES + 4096).map_err(errors::heap)
 }
 
 /// Adds an item to the batch in `current`, or to a new one that takes its place, and tells the workers.

@@ -5,9 +5,9 @@
 //! | `Map` | the function | its argument |
 //! | `Star` | the function | a tuple of its arguments |
 //! | `Call` | none | arguments, keywords (or nothing), function, length of keywords u32, of function u32 |
+//! | `Alone` | as a `Call` without arguments | a tuple of arguments, which are large |
 //!
-//! Each part is a payload of [`crate::codec`]. The arguments come first, so that their buffers are aligned as they would
-//! be alone.
+//! Each part is a payload of [`crate::codec`]. A large payload stands alone: it is looked at where it lies.
 
 use pyo3::prelude::*;
 use smallvec::SmallVec;
@@ -26,11 +26,13 @@ pub(super) enum Kind {
     Star = 2,
     /// Each item has its own function.
     Call = 3,
+    /// One item; what it calls is in the preamble.
+    Alone = 4,
 }
 
 impl Kind {
     pub(super) fn from_bits(bits: u64) -> Option<Kind> {
-        [Kind::Map, Kind::Star, Kind::Call].into_iter().find(|kind| *kind as u64 == bits)
+        [Kind::Map, Kind::Star, Kind::Call, Kind::Alone].into_iter().find(|kind| *kind as u64 == bits)
     }
 }
 
@@ -79,14 +81,14 @@ pub(super) fn is_reference(payload: &[u8]) -> bool {
     parse().unwrap_or(false)
 }
 
-/// Calls `f` with the input of a `Call`.
+/// Calls `f` with the input of a `Call`, or with all but the arguments.
 ///
 /// # Errors
 /// If a string among the arguments cannot be read any more.
 pub(super) fn with_call<R>(
     py: Python<'_>,
     function: &Function,
-    args: &Encoded,
+    args: Option<&Encoded>,
     keywords: Option<&Encoded>,
     f: impl FnOnce(Outgoing<'_>) -> R,
 ) -> PyResult<R> {
@@ -103,19 +105,26 @@ pub(super) fn with_call<R>(
             f(Outgoing { parts: &parts, handles: &handles.concat() })
         }
     };
-    match keywords {
-        None => args.with(py, |args| assemble(args, Outgoing { parts: &[], handles: &[] })),
-        Some(keywords) => args.with(py, |args| keywords.with(py, |keywords| assemble(args, keywords)))?,
+    const NOTHING: Outgoing<'_> = Outgoing { parts: &[], handles: &[] };
+    match (args, keywords) {
+        (Some(args), Some(keywords)) => args.with(py, |args| keywords.with(py, |keywords| assemble(args, keywords)))?,
+        (Some(args), None) => args.with(py, |args| assemble(args, NOTHING)),
+        (None, Some(keywords)) => keywords.with(py, |keywords| assemble(NOTHING, keywords)),
+        (None, None) => Ok(assemble(NOTHING, NOTHING)),
     }
 }
 
-/// The parts of a `Call`'s input: arguments, keywords, function. `None` if the bytes make no sense.
-pub(super) fn split_call(input: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+/// The arguments in a `Call`'s input, and the rest of it. `None` if the bytes make no sense.
+pub(super) fn split_call(input: &[u8]) -> Option<(&[u8], &[u8])> {
     let (rest, function_len) = input.split_last_chunk::<4>()?;
-    let (rest, keywords_len) = rest.split_last_chunk::<4>()?;
-    let (rest, function) =
-        rest.split_at_checked(rest.len().checked_sub(u32::from_le_bytes(*function_len) as usize)?)?;
-    let (args, keywords) =
-        rest.split_at_checked(rest.len().checked_sub(u32::from_le_bytes(*keywords_len) as usize)?)?;
-    Some((args, keywords, function))
+    let (_, keywords_len) = rest.split_last_chunk::<4>()?;
+    let rest_len = 8 + u32::from_le_bytes(*keywords_len) as usize + u32::from_le_bytes(*function_len) as usize;
+    input.split_at_checked(input.len().checked_sub(rest_len)?)
+}
+
+/// The keywords, if any, and the function in that rest. `None` if the bytes make no sense.
+pub(super) fn split_callee(rest: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (rest, lengths) = rest.split_last_chunk::<8>()?;
+    let keywords_len = u32::from_le_bytes(*lengths.first_chunk()?) as usize;
+    rest.split_at_checked(keywords_len)
 }

@@ -11,15 +11,16 @@
 
 use std::collections::HashMap;
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit, PyValueError};
+use pyo3::exceptions::{PyKeyboardInterrupt, PyMemoryError, PySystemExit, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyTuple};
 use tenfold_engine::pool::TimeLimit;
 use tenfold_engine::shm::board::{Board, BoardState, Chunk};
 use tenfold_engine::shm::heap::BlockId;
+use tenfold_engine::shm::message::Payload;
 
 use super::failure::Failure;
-use super::task::{Kind, is_reference, split_call};
+use super::task::{Kind, is_reference, split_call, split_callee};
 use crate::{codec, errors, waiting};
 
 /// Functions that are known by name are kept, up to this many.
@@ -75,7 +76,8 @@ impl<'py> Worker<'_, 'py> {
 
     fn run(&mut self, mut chunk: Chunk) -> PyResult<()> {
         let kind = Kind::from_bits(chunk.function()).unwrap_or(Kind::Call);
-        let function = if kind == Kind::Call { None } else { Some(self.function_of_job(&chunk)) };
+        let shared = matches!(kind, Kind::Map | Kind::Star);
+        let function = if shared { Some(self.function_of_job(&chunk)) } else { None };
         let step = (1u64 << 32).div_ceil(u64::from(chunk.unit()));
         while self.done < self.most
             && let Some(item) = chunk.begin_item()
@@ -83,6 +85,7 @@ impl<'py> Worker<'_, 'py> {
             self.done = self.done.saturating_add(step);
             self.limit.begin(&chunk).map_err(errors::heap)?;
             let called = match &function {
+                None if kind == Kind::Alone => self.call_alone(&chunk, item),
                 None => self.call(&chunk, item),
                 Some(Ok(function)) => self.apply(function, &chunk, item, kind),
                 Some(Err(error)) => Err(error.clone_ref(self.py)),
@@ -90,7 +93,10 @@ impl<'py> Worker<'_, 'py> {
             match called {
                 Ok(result) => self.commit(&mut chunk, &result)?,
                 Err(error) if error.is_instance_of::<PySystemExit>(self.py) => return Err(error),
-                Err(error) => self.fail(&mut chunk, Failure::raised(self.py, &error)?)?,
+                Err(error) => {
+                    self.name_limits(&error);
+                    self.fail(&mut chunk, Failure::raised(self.py, &error)?)?;
+                }
             }
             // A function in C may leave a signal to be looked at.
             self.py.check_signals().or_else(|error| self.unless_interrupted(error))?;
@@ -113,7 +119,7 @@ impl<'py> Worker<'_, 'py> {
         kind: Kind,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = self.py;
-        let argument = chunk.with_input(item, |bytes, _handles| codec::decode(py, bytes)).map_err(errors::heap)??;
+        let argument = argument(py, chunk, item)?;
         match kind {
             Kind::Star => {
                 let argument = argument.into_bound(py);
@@ -158,17 +164,36 @@ impl<'py> Worker<'_, 'py> {
     /// Calls an item that has its own function.
     fn call(&mut self, chunk: &Chunk, item: usize) -> PyResult<Bound<'py, PyAny>> {
         let py = self.py;
-        let parts = chunk.with_input(item, |input, _handles| {
-            let (args, keywords, function) = split_call(input).ok_or_else(nonsense)?;
-            let keywords = if keywords.is_empty() { None } else { Some(codec::decode(py, keywords)?) };
-            Ok::<_, PyErr>((self.function(function)?, codec::decode(py, args)?, keywords))
-        });
-        let (function, args, keywords) = parts.map_err(errors::heap)??;
-        let args = args.bind(py).cast::<PyTuple>()?;
-        match keywords {
-            None => function.call1(args),
-            Some(keywords) => function.call(args, Some(keywords.bind(py).cast::<PyDict>()?)),
+        let mut parts = None;
+        let mut take = |input: &[u8]| {
+            let (args, rest) = split_call(input).ok_or_else(nonsense)?;
+            parts = Some((self.callee(rest)?, codec::decode(py, args)?));
+            Ok(())
+        };
+        // Handles inside a long input are the payload's.
+        let taken = chunk.with_input(item, |_| None, Some).map_err(errors::heap)?;
+        match taken {
+            Some(payload) => payload.with(&mut take).map_err(errors::heap)??,
+            None => chunk.with_input(item, &mut take, |_| Err(nonsense())).map_err(errors::heap)??,
         }
+        let ((function, keywords), args) = parts.ok_or_else(nonsense)?;
+        call(&function, args.bind(py), keywords.as_ref())
+    }
+
+    /// Calls what the preamble says, with arguments of their own.
+    fn call_alone(&mut self, chunk: &Chunk, item: usize) -> PyResult<Bound<'py, PyAny>> {
+        let id = chunk.preamble().map_err(errors::heap)?.ok_or_else(nonsense)?;
+        let (rest, _handles) = chunk.read_preamble(id).map_err(errors::heap)?;
+        let (function, keywords) = self.callee(&rest)?;
+        call(&function, argument(self.py, chunk, item)?.bind(self.py), keywords.as_ref())
+    }
+
+    /// The function and the keywords that a call without its arguments consists of.
+    fn callee(&mut self, rest: &[u8]) -> PyResult<(Bound<'py, PyAny>, Option<Bound<'py, PyAny>>)> {
+        let (keywords, function) = split_callee(rest).ok_or_else(nonsense)?;
+        let keywords =
+            if keywords.is_empty() { None } else { Some(codec::decode(self.py, keywords)?.into_bound(self.py)) };
+        Ok((self.function(function)?, keywords))
     }
 
     #[inline]
@@ -196,11 +221,44 @@ impl<'py> Worker<'_, 'py> {
         }
     }
 
+    /// Has an error for want of memory say which limit was met.
+    fn name_limits(&self, error: &PyErr) {
+        if error.is_instance_of::<PyMemoryError>(self.py) {
+            let faults = self.py.import("tenfold._faults");
+            // Without memory for the words, the error stays as it is.
+            let _ = faults.and_then(|faults| faults.call_method1("name_limits", (error.value(self.py),)));
+        }
+    }
+
     /// Commits that the running item has failed. A report that does not fit into the heap becomes one that says so.
     #[cold]
     fn fail(&mut self, chunk: &mut Chunk, failure: Failure) -> PyResult<()> {
         self.limit.end(chunk).map_err(errors::heap)?;
         failure.commit(self.py, chunk).or_else(|error| Failure::raised(self.py, &error)?.commit(self.py, chunk))
+    }
+}
+
+/// The argument, or the tuple of arguments, that an item is.
+#[inline]
+fn argument(py: Python<'_>, chunk: &Chunk, item: usize) -> PyResult<Py<PyAny>> {
+    let decoded = chunk.with_input(item, |bytes| codec::decode(py, bytes), |payload| decode_long(py, payload));
+    decoded.map_err(errors::heap)?
+}
+
+#[cold]
+fn decode_long(py: Python<'_>, payload: Payload) -> PyResult<Py<PyAny>> {
+    codec::decode_payload(py, &payload)
+}
+
+fn call<'py>(
+    function: &Bound<'py, PyAny>,
+    args: &Bound<'py, PyAny>,
+    keywords: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let args = args.cast::<PyTuple>()?;
+    match keywords {
+        None => function.call1(args),
+        Some(keywords) => function.call(args, Some(keywords.cast::<PyDict>()?)),
     }
 }
 

@@ -60,6 +60,8 @@ pub(super) const RAW_INPUTS: u32 = 4;
 /// Results of this many bytes need no block.
 pub(super) const SHORT: usize = 8;
 pub(super) const BOXED: u32 = u32::MAX;
+/// Inputs and results of so many bytes are looked at where they lie, if that is wanted; shorter ones are copied.
+pub(super) const LARGE: u64 = 64 << 10;
 
 /// The first bytes of a batch.
 #[repr(C)]

@@ -10,15 +10,15 @@
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use super::batch::{
-    BOXED, CANCELLABLE, CANCELLED, CHUNK_DONE, CHUNK_FREE, DONE, DONE_BLOCK, DONE_WORD, FAILED, HALF, Head, PENDING,
-    RAW_INPUTS, RUNNING, SHORT, TELL_EACH, Tables, input_entry,
+    BOXED, CANCELLABLE, CANCELLED, CHUNK_DONE, CHUNK_FREE, DONE, DONE_BLOCK, DONE_WORD, FAILED, HALF, Head, LARGE,
+    PENDING, RAW_INPUTS, RUNNING, SHORT, TELL_EACH, Tables, input_entry,
 };
 use super::{DEADLINE_WORD, RUNNING_WORD};
 use crate::error::{HeapError, Result};
 use crate::heap::block::Block;
 use crate::heap::{At, BlockId, Heap, Word};
 use crate::kill_point::{KillPoint, reach};
-use crate::message::{self, Outgoing};
+use crate::message::{self, Outgoing, Payload};
 use crate::object::{Handle, ObjectKind};
 use crate::participant::{self, Seat};
 
@@ -302,20 +302,37 @@ impl Chunk {
         None
     }
 
-    /// Calls `f` with the input of an item, where it lies if it is short, and the handles inside it.
+    /// Calls `short` with the input of an item where it lies, or `long` with one that has a block of its own.
     ///
     /// # Errors
     /// If the heap is corrupt.
-    pub fn with_input<R>(&self, item: usize, f: impl FnOnce(&[u8], Vec<Handle>) -> R) -> Result<R> {
+    #[inline]
+    pub fn with_input<R>(
+        &self,
+        item: usize,
+        short: impl FnOnce(&[u8]) -> R,
+        long: impl FnOnce(Payload) -> R,
+    ) -> Result<R> {
         let (at, len) = self.input_place(item)?;
         if len == BOXED {
-            let (bytes, handles) = self.boxed_input(at)?;
-            return Ok(f(&bytes, handles));
+            return self.boxed_payload(at).map(long);
         }
         let address = self.block.address(self.heap, at, u64::from(len))?;
         // SAFETY: in bounds of a window that is never unmapped. An input is written before its item is
         // published and never changed; the worker's cell holds the batch.
-        Ok(f(unsafe { core::slice::from_raw_parts(address.as_ptr(), len as usize) }, Vec::new()))
+        Ok(short(unsafe { core::slice::from_raw_parts(address.as_ptr(), len as usize) }))
+    }
+
+    /// An input that has a block of its own. The batch goes on holding a large one: the item may be tried again.
+    fn boxed_payload(&self, at: u64) -> Result<Payload> {
+        let cell = self.block.word(self.heap, at)?;
+        let id = BlockId::from_bits(cell.load(Ordering::Acquire)).ok_or(HeapError::Stale)?;
+        let block = self.heap.block(id)?;
+        if block.len() < LARGE {
+            let (bytes, handles) = message::read_in_place(self.heap, id)?;
+            return Ok(Payload::owned(self.heap, bytes, handles));
+        }
+        Payload::shared(message::share(self.heap, block)?)
     }
 
     /// Where an item's input is, and how long.

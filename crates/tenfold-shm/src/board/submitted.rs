@@ -9,12 +9,13 @@ use std::sync::Arc;
 use tenfold_sys::process::{ExitStatus, Pid};
 
 use super::batch::{
-    CANCELLED, CANCELLING, DIED, DONE, DONE_BLOCK, DONE_WORD, FAILED, HALF, PENDING, RUNNING, SHORT, TIMED_OUT, Tables,
+    CANCELLED, CANCELLING, DIED, DONE, DONE_BLOCK, DONE_WORD, FAILED, HALF, LARGE, PENDING, RUNNING, SHORT, TIMED_OUT,
+    Tables,
 };
 use crate::error::{HeapError, Result};
 use crate::heap::block::Block;
 use crate::heap::{BlockId, Word};
-use crate::message;
+use crate::message::{self, Payload};
 use crate::object::{self, Handle, ObjectKind};
 use crate::participant::{Identity, seat};
 
@@ -36,6 +37,8 @@ pub enum Outcome {
     Short([u8; SHORT], usize),
     /// Its result, and the handles inside it.
     Long(Vec<u8>, Vec<Handle>),
+    /// Its result, which is large and still where the worker has written it.
+    Large(Payload),
     /// Its result, a word of the face's own.
     Word(u64),
     /// The function panicked, or its result could not be sent: the face's own message, and the handles
@@ -147,9 +150,9 @@ impl Batch {
     /// # Errors
     /// If the heap is corrupt.
     pub fn short_results(&self, from: usize) -> Result<impl Iterator<Item = (u64, Option<usize>)>> {
-        let at = u64::from(self.tables.head.value_at.load(Ordering::Relaxed));
-        let values = self.block().slice::<AtomicU64>(self.handle.heap(), at, self.items())?;
-        let items = self.tables.status.iter().zip(values).skip(from);
+        let at = u64::from(self.tables().head.value_at.load(Ordering::Relaxed));
+        let values = self.block().slice::<AtomicU64>(self.handle().heap(), at, self.items())?;
+        let items = self.tables().status.iter().zip(values).skip(from);
         Ok(items.map_while(|(status, value)| match status.load(Ordering::Acquire) {
             DONE_WORD => Some((value.load(Ordering::Relaxed), None)),
             done @ DONE..DONE_WORD => Some((value.load(Ordering::Relaxed), Some(usize::from(done - DONE)))),
@@ -189,6 +192,10 @@ impl Batch {
             }
             DONE_WORD => Outcome::Word(value.load(Ordering::Relaxed)),
             DONE_BLOCK => {
+                let id = BlockId::from_bits(value.load(Ordering::Acquire)).ok_or(HeapError::Stale)?;
+                if heap.block(id)?.len() >= LARGE {
+                    return Payload::take(heap, id, value).map(|payload| Some(Outcome::Large(payload)));
+                }
                 let (bytes, handles) = owned(value)?;
                 Outcome::Long(bytes, handles)
             }

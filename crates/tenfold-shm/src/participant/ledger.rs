@@ -67,10 +67,13 @@ impl HeldCell {
             if !core::mem::replace(&mut spare.started, true) {
                 spare.entries.extend((0..LEDGER_INLINE as u32).rev());
             }
-            match spare.entries.pop() {
-                Some(index) => Ok(index),
-                None => grow(heap, me, spare),
-            }
+            let Some(index) = spare.entries.pop() else { return grow(heap, me, spare) };
+            // In a child of fork, the parent may have made the entry's chunk, for itself.
+            let made = match chunk_of(index).filter(|chunk| !has_chunk(heap, me, *chunk)) {
+                Some(chunk) => add_chunk(heap, me, chunk),
+                None => Ok(()),
+            };
+            made.map(|()| index).inspect_err(|_| spare.entries.push(index))
         })?;
         let entry = entry(heap, slot(me.slot(), heap), index)?;
         Ok(HeldCell { index, entry, owner: me, kept: false })
@@ -121,6 +124,20 @@ impl Drop for HeldCell {
             SPARE.with(|spare| spare.entries.push(self.index));
         }
     }
+}
+
+fn has_chunk(heap: Heap, me: Identity, chunk: usize) -> bool {
+    slot(me.slot(), heap).ledger_chunks[chunk].load(Ordering::Relaxed) != 0
+}
+
+/// The chunk that an entry is in, unless it lies in the slot itself.
+fn chunk_of(index: u32) -> Option<usize> {
+    let mut rest = (index as usize).checked_sub(LEDGER_INLINE)?;
+    (0..CHUNKS).find(|&chunk| {
+        let here = rest < chunk_len(chunk);
+        rest = rest.saturating_sub(chunk_len(chunk));
+        here
+    })
 }
 
 fn grow(heap: Heap, me: Identity, spare: &mut Spare) -> Result<u32> {

@@ -250,6 +250,10 @@ pub(super) fn take<R: Message>(batch: &Batch, item: usize, index: u64) -> Result
     match outcome {
         Outcome::Short(bytes, len) => payload::decode(&bytes[..len], Vec::new()).map(Some),
         Outcome::Long(bytes, handles) => payload::decode(&bytes, handles).map(Some),
+        Outcome::Large(payload) => {
+            let handles = payload.handles()?;
+            payload.with(|bytes| payload::decode(bytes, handles))?.map(Some)
+        }
         Outcome::Word(word) => payload::decode(&word.to_le_bytes(), Vec::new()).map(Some),
         Outcome::Failed(report, _) => Err(TaskError::from_failure(index, &report).into()),
         Outcome::Died { status, .. } => Err(TaskError::WorkerDied { index, status }.into()),
