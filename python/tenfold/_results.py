@@ -58,7 +58,7 @@ class ApplyResult(PoolResult, std.ApplyResult):
 AsyncResult = ApplyResult
 
 
-class MapResult(ApplyResult):
+class MapResult(ApplyResult, std.MapResult):
     """The outcome of a map, now or later."""
 
 
@@ -88,7 +88,7 @@ class IMapIterator(PoolStream, std.IMapIterator):
                     raise
 
 
-class IMapUnorderedIterator(IMapIterator):
+class IMapUnorderedIterator(IMapIterator, std.IMapUnorderedIterator):
     """Results as they come."""
 
 

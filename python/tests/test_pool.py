@@ -578,20 +578,6 @@ class TestMemory:
                 eventually(lambda: before is None or _native.heap_stats()["blocks"] <= before)
                 before = _native.heap_stats()["blocks"]
 
-    def test_references_are_dropped(self, fork_pool):
-        class Local:
-            pass
-
-        import weakref
-
-        local = Local()
-        weak = weakref.ref(local)
-        with pytest.raises((AttributeError, pickle.PicklingError, TypeError)):
-            fork_pool.apply(same, (NotPicklable, local, threading.Lock()))
-        del local
-        gc.collect()
-        assert weak() is None
-
 
 def fill(size):
     return len(bytearray(size))
@@ -867,8 +853,7 @@ class TestNesting:
         pool = make()
         pids = pool.apply(start_inner)
         assert all(is_running(pid) for pid in pids)
-        with pytest.raises(WorkerDied):
-            pool.apply(os.kill, (pids[0], signal.SIGKILL)) or pool.apply(pid_after, (5,))
+        os.kill(pids[0], signal.SIGKILL)
         eventually(lambda: not any(is_running(pid) for pid in pids), 5)
 
     def test_workers_go_with_the_program(self, python, method):

@@ -163,10 +163,10 @@ impl PoolResult {
 
     /// Unpickles the first part, which is final. Nobody else is at it.
     fn collect_part(&self, py: Python<'_>) -> PyResult<()> {
-        let (part, first, one) = {
+        let (board, part, first, one) = {
             let state = lock(&self.shared.state);
-            let Some(part) = state.parts.front() else { return Ok(()) };
-            (part.batch.clone(), part.item, !state.many)
+            let Some((part, board)) = state.parts.front().zip(state.board.as_ref()) else { return Ok(()) };
+            (board.clone(), part.batch.clone(), part.item, !state.many)
         };
         let items = first.map_or(0..part.items(), |item| item..item + 1);
         let (mut values, mut error) = (Vec::with_capacity(items.len()), None);
@@ -183,7 +183,7 @@ impl PoolResult {
             }
             let index = if one { 0 } else { part.base() + item as u64 };
             let outcome = part.take(item).map_err(errors::heap)?;
-            match unpickled(py, index, outcome)? {
+            match unpickled(py, &board, index, outcome)? {
                 Ok(value) => values.push(value),
                 Err(exception) => error = error.or(Some(exception)),
             }
@@ -316,6 +316,7 @@ fn short_value(py: Python<'_>, word: u64, len: Option<usize>) -> PyResult<Py<PyA
 /// If a signal handler raises while the value is unpickled, or the exception cannot be made.
 pub(super) fn unpickled(
     py: Python<'_>,
+    board: &Board,
     index: u64,
     outcome: Option<Outcome>,
 ) -> PyResult<Result<Py<PyAny>, Py<PyAny>>> {
@@ -324,6 +325,10 @@ pub(super) fn unpickled(
         Some(Outcome::Word(bits)) => short_value(py, bits, None),
         Some(Outcome::Long(bytes, _handles)) => codec::decode(py, &bytes),
         Some(Outcome::Large(payload)) => codec::decode_payload(py, &payload),
+        // Killed because the pool was.
+        Some(Outcome::Died { .. } | Outcome::TimedOut) if super::has_ended(board) => {
+            return ended(py, Some(board)).map(Err);
+        }
         Some(other) => match failure::exception(py, index, &other)? {
             Some(exception) => return Ok(Err(exception.unbind())),
             None => Err(PyRuntimeError::new_err("a task's outcome makes no sense")),

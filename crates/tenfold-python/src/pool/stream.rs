@@ -121,6 +121,12 @@ impl State {
         self.pieces.push_back(Piece::Tasks(tasks));
     }
 
+    /// Nothing more will come. Returns what is let go of.
+    fn end(&mut self) -> VecDeque<Piece> {
+        self.complete = true;
+        core::mem::take(&mut self.pieces)
+    }
+
     /// Whether the feeder is as far ahead as it may be.
     fn is_far_ahead(&self) -> bool {
         if let Some(most) = self.buffersize {
@@ -348,7 +354,7 @@ impl PoolStream {
             let outcome = match found.map_err(errors::heap)? {
                 Found::End => return Ok(None),
                 Found::Error(error) => Err(error),
-                Found::Outcome(number, outcome) => unpickled(py, number, outcome)?,
+                Found::Outcome(number, outcome) => unpickled(py, &self.board()?.0, number, outcome)?,
                 Found::NotYet => {
                     let (board, bell) = self.board()?;
                     let ready = || lock(&self.state).has_result();
@@ -358,7 +364,11 @@ impl PoolStream {
                             let class = py.import("multiprocessing.context")?.getattr("TimeoutError")?;
                             return Err(PyErr::from_value(class.call0()?));
                         }
-                        Waited::Ended => Err(ended(py, Some(&board))?),
+                        Waited::Ended => {
+                            let error = ended(py, Some(&board))?;
+                            let _lost = lock(&self.state).end();
+                            Err(error)
+                        }
                     }
                 }
             };
@@ -391,10 +401,13 @@ impl PoolStream {
         let mut items = iterator.clone();
         let mut fed = 0;
         loop {
-            if lock(&self.state).is_far_ahead() && (!wait || !self.wait_for_room(py, &board, bell)?) {
-                return Ok(has_ended(&board));
+            let far_ahead = lock(&self.state).is_far_ahead();
+            if far_ahead && !wait {
+                return Ok(false);
             }
-            if has_ended(&board) {
+            if far_ahead && !self.wait_for_room(py, &board, bell)? || has_ended(&board) {
+                let error = ended(py, Some(&board))?;
+                lock(&self.state).error(error);
                 return Ok(true);
             }
             let mut inputs = Vec::with_capacity(group.min(1024));
