@@ -324,7 +324,7 @@ pub(super) fn unpickled(
         Some(Outcome::Short(bytes, len)) => short_value(py, u64::from_le_bytes(bytes), Some(len)),
         Some(Outcome::Word(bits)) => short_value(py, bits, None),
         Some(Outcome::Long(bytes, _handles)) => codec::decode(py, &bytes),
-        Some(Outcome::Large(payload)) => codec::decode_payload(py, &payload),
+        Some(Outcome::Large(payload)) => codec::decode_payload(py, payload),
         // Killed because the pool was.
         Some(Outcome::Died { .. } | Outcome::TimedOut) if super::has_ended(board) => {
             return ended(py, Some(board)).map(Err);

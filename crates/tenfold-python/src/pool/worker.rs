@@ -247,7 +247,7 @@ fn argument(py: Python<'_>, chunk: &Chunk, item: usize) -> PyResult<Py<PyAny>> {
 
 #[cold]
 fn decode_long(py: Python<'_>, payload: Payload) -> PyResult<Py<PyAny>> {
-    codec::decode_payload(py, &payload)
+    codec::decode_payload(py, payload)
 }
 
 fn call<'py>(
