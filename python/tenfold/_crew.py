@@ -65,13 +65,8 @@ class Crew:
         with self._lock:
             while len(self._workers) < self._size and not self._terminated:
                 worker = self._make()
-                # Among the workers first: what was started is then never forgotten.
+                worker.start()
                 self._workers.append(worker)
-                try:
-                    worker.start()
-                except BaseException:
-                    self._workers.remove(worker)
-                    raise
 
     def feed(self, stream, iterator, group):
         """Feed a stream from an iterator, in a thread of its own."""

@@ -204,7 +204,7 @@ fn worker_main(call: &mut Call) -> Result<(), String> {
         let argument = recipe.get(16..).unwrap_or_default().to_vec();
         let input = Payload::owned(heap, argument, handles);
         if let Err(failure) = initialize(initializer, input) {
-            return board.declare_broken(&failure.to_bytes()).map_err(|e| text(&e));
+            return board.declare_broken(&failure.to_bytes()).map(drop).map_err(|e| text(&e));
         }
     }
     drop(recipe);

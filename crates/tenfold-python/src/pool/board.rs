@@ -157,11 +157,8 @@ impl PoolBoard {
 
     /// The workers cannot start, because of `error`: all calls fail with it. Returns whether this is the first such word.
     fn declare_broken(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<bool> {
-        let board = self.board()?;
-        let first = board.reason().map_err(errors::heap)?.is_none();
         let report = failure::report_bytes(py, &PyErr::from_value(error))?;
-        board.declare_broken(&report).map_err(errors::heap)?;
-        Ok(first)
+        self.board()?.declare_broken(&report).map_err(errors::heap)
     }
 
     /// Why the workers cannot start, as an exception, or None.

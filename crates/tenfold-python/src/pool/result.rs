@@ -68,6 +68,17 @@ struct Shared {
     herald: AtomicU32,
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // The batch may live on for other calls.
+        for part in &lock(&self.state).parts {
+            if let Some(item) = part.item {
+                let _ = part.batch.discard(item);
+            }
+        }
+    }
+}
+
 /// The outcome of a call or a map, now or later.
 #[pyclass(subclass, frozen, module = "tenfold._native")]
 pub(crate) struct PoolResult {

@@ -312,7 +312,7 @@ impl PoolStream {
         encoded.with(py, |input| {
             let mut state = lock(&self.state);
             let State { open: current, plan, room, .. } = &mut *state;
-            let place = add(current, board, input, || open(heap, board, plan, room))?;
+            let place = add(current, board, input, |before| open(heap, board, plan, room, before))?;
             if matches!(state.plan.preamble, Preamble::Message(..)) {
                 state.plan.preamble = Preamble::Of(place.batch.clone());
             }

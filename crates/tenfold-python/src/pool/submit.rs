@@ -25,6 +25,9 @@ const OPEN_FIRST: usize = 8;
 pub(super) const OPEN_MOST: usize = 512;
 /// Bytes of short inputs that an open batch has room for, an item: many inputs are shorter, and one may have 4096.
 const OPEN_BYTES: usize = 96;
+/// An open batch gets no further items once its results have so many bytes in blocks of their own: those that nobody
+/// waits for any more are there as long as the batch.
+const RESULT_BYTES: u64 = 256 << 10;
 /// Items of a map's first batch: few, so that the workers begin early.
 const FIRST_BATCH: usize = 256;
 /// A batch is submitted when its inputs have so many bytes.
@@ -128,10 +131,12 @@ impl Calls {
             if settings.are_plain() {
                 let calls = &mut *lock(pool.calls());
                 let room = &mut calls.room;
-                add(&mut calls.open, board, input, || open(heap, board, &settings.call(Kind::Call, board), room))
+                add(&mut calls.open, board, input, |before| {
+                    open(heap, board, &settings.call(Kind::Call, board), room, before)
+                })
             } else {
                 let plan = settings.call(Kind::Call, board);
-                add(&mut None, board, input, || open(heap, board, &plan, &mut 1))
+                add(&mut None, board, input, |_| open(heap, board, &plan, &mut 1, None))
             }
         })?
     }
@@ -176,12 +181,25 @@ fn alone(
     Ok(Place { batch, item: 0 })
 }
 
-/// An open batch with room for `room` items, which is doubled for the next.
+/// An open batch with room for `room` items, which is doubled for the next; or for fewer, if the results of the one
+/// before were large.
 ///
 /// # Errors
 /// If the heap has no room.
-pub(super) fn open(heap: Heap, board: &Board, plan: &BatchPlan, room: &mut usize) -> PyResult<OpenBatch> {
-    let items = (*room).max(1);
+pub(super) fn open(
+    heap: Heap,
+    board: &Board,
+    plan: &BatchPlan,
+    room: &mut usize,
+    before: Option<&OpenBatch>,
+) -> PyResult<OpenBatch> {
+    let items = match before {
+        Some(batch) if batch.result_bytes() >= RESULT_BYTES => {
+            let each = batch.result_bytes() / batch.items().max(1) as u64;
+            (RESULT_BYTES / each.max(1)).clamp(1, *room as u64) as usize
+        }
+        _ => (*room).max(1),
+    };
     *room = (2 * items).clamp(OPEN_FIRST, OPEN_MOST);
     OpenBatch::create(heap, board.handle(), plan, items, items * OPEN_BYTES + 4096).map_err(errors::heap)
 }
@@ -194,15 +212,16 @@ pub(super) fn add(
     current: &mut Option<OpenBatch>,
     board: &Board,
     input: Outgoing<'_>,
-    open: impl FnOnce() -> PyResult<OpenBatch>,
+    open: impl FnOnce(Option<&OpenBatch>) -> PyResult<OpenBatch>,
 ) -> PyResult<Place> {
-    if let Some(batch) = current
+    if let Some(batch) = current.as_mut().filter(|batch| batch.result_bytes() < RESULT_BYTES)
         && let Some(item) = batch.push(input).map_err(errors::heap)?
     {
         board.announce(batch).map_err(errors::heap)?;
         return Ok(Place { batch: batch.batch().clone(), item });
     }
-    let batch = current.insert(open()?);
+    let batch = open(current.as_ref())?;
+    let batch = current.insert(batch);
     let item = batch.push(input).map_err(errors::heap)?;
     let item = item.ok_or_else(|| PyValueError::new_err("a task does not fit into an empty batch"))?;
     board.announce(batch).map_err(errors::heap)?;

@@ -89,6 +89,10 @@ pub(super) struct Head {
     pub(super) watched: AtomicU32,
     /// Not zero if cells of items may own blocks: results, or inputs.
     pub(super) owns: AtomicU32,
+    /// Not zero if some inputs have blocks of their own.
+    pub(super) boxed: AtomicU32,
+    /// Bytes of results that have blocks of their own, so far.
+    pub(super) result_bytes: AtomicU64,
     pub(super) chunk_len: AtomicU32,
     pub(super) chunks: AtomicU32,
     /// The next chunk to try: a hint.

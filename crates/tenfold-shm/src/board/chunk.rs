@@ -19,7 +19,7 @@ use crate::heap::block::Block;
 use crate::heap::{At, BlockId, Heap, Word};
 use crate::kill_point::{KillPoint, reach};
 use crate::message::{self, Outgoing, Payload};
-use crate::object::{Handle, ObjectKind};
+use crate::object::{self, Handle, ObjectKind};
 use crate::participant::{self, Seat};
 
 /// A chunk of a batch that this process works on.
@@ -386,8 +386,7 @@ impl Chunk {
         let Some(item) = self.item() else { return Ok(()) };
         let value = self.tables.value(self.heap, item)?;
         self.write_block(item, value, result, DONE_BLOCK)?;
-        self.end_item();
-        Ok(())
+        self.end_item(item)
     }
 
     /// Commits the running item's result of up to 8 bytes, the lower ones of a word.
@@ -405,8 +404,7 @@ impl Chunk {
         self.tables.value(self.heap, item)?.store(word, Ordering::Relaxed);
         reach(KillPoint::BoardResultWritten);
         self.advance(item, status);
-        self.end_item();
-        Ok(())
+        self.end_item(item)
     }
 
     /// Commits the running item's result, a word that means something to the face only.
@@ -425,8 +423,7 @@ impl Chunk {
         let Some(item) = self.item() else { return Ok(()) };
         let value = self.tables.value(self.heap, item)?;
         self.write_block(item, value, message, FAILED)?;
-        self.end_item();
-        Ok(())
+        self.end_item(item)
     }
 
     fn write_block(&self, item: usize, value: Word, bytes: Outgoing<'_>, status: u8) -> Result<()> {
@@ -437,6 +434,8 @@ impl Chunk {
         }
         message::write(self.heap, self.seat, bytes, value)?;
         reach(KillPoint::BoardResultWritten);
+        let bytes = bytes.len() as u64;
+        self.tables.head.result_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.tables.status[item].store(status, Ordering::Release);
         Ok(())
     }
@@ -455,9 +454,17 @@ impl Chunk {
         }
     }
 
-    fn end_item(&self) {
+    /// The item is final; an input with a block of its own is of no use any more.
+    #[inline]
+    fn end_item(&self, item: usize) -> Result<()> {
         self.running.store(0, Ordering::Relaxed);
         reach(KillPoint::BoardResultCommitted);
+        if self.tables.head.boxed.load(Ordering::Relaxed) != 0
+            && let (at, BOXED) = self.input_place(item)?
+        {
+            object::release(self.heap, self.seat, self.block.word(self.heap, at)?)?;
+        }
+        Ok(())
     }
 
     /// Notes in this process's slot when the running item's time is up.

@@ -245,18 +245,19 @@ impl Board {
         }
     }
 
-    /// The pool cannot start workers: every call gets `reason`. The first reason stands.
+    /// The pool cannot start workers: every call gets `reason`. The first reason stands; returns whether this is it.
     ///
     /// # Errors
     /// If the heap has no room for the reason.
-    pub fn declare_broken(&self, reason: &[u8]) -> Result<()> {
+    pub fn declare_broken(&self, reason: &[u8]) -> Result<bool> {
         let heap = self.heap();
         let seat = seat(heap)?;
         let transit = seat.transit(0);
         let id = message::write(heap, seat, Outgoing { parts: &[reason], handles: &[] }, transit)?;
         let guard = self.shape.field(|s| &s.lock).lock_from(heap, seat)?;
         let cell = self.shape.field(|s| &s.reason);
-        if cell.load(Ordering::Relaxed) == 0 {
+        let first = cell.load(Ordering::Relaxed) == 0;
+        if first {
             guard.commit([Store::new(cell, id.bits()), Store::new(transit, 0)]);
         }
         drop(guard);
@@ -264,7 +265,7 @@ impl Board {
         for from in [BoardState::Open, BoardState::Closed] {
             self.change_state(from, BoardState::Broken);
         }
-        Ok(())
+        Ok(first)
     }
 
     /// Why the pool is broken.

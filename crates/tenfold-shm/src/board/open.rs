@@ -56,6 +56,12 @@ impl OpenBatch {
         &self.batch
     }
 
+    /// Bytes of results that have blocks of their own, so far: a result lives as long as anybody waits for one of the
+    /// batch.
+    pub fn result_bytes(&self) -> u64 {
+        self.batch.tables().head.result_bytes.load(Ordering::Relaxed)
+    }
+
     /// Items so far.
     pub fn items(&self) -> usize {
         self.items
@@ -86,6 +92,7 @@ impl OpenBatch {
             self.batch.tables().head.owns.store(1, Ordering::Relaxed);
             entry.store((at as u64) << 32 | u64::from(BOXED), Ordering::Relaxed);
             message::write(self.heap, seat(self.heap)?, input, cell)?;
+            block.view::<Head>(self.heap, 0)?.boxed.store(1, Ordering::Relaxed);
         } else {
             let mut to = at as u64;
             for part in input.parts {

@@ -126,6 +126,7 @@ impl Layout {
             (&head.attempts_at, self.attempts_at as u32),
             (&head.input_at, self.table_at as u32),
             (&head.stride, plan.stride),
+            (&head.boxed, u32::from(!plan.boxed.is_empty())),
         ];
         for (word, value) in words {
             word.store(value, Ordering::Relaxed);
