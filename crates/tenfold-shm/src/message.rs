@@ -60,6 +60,11 @@ fn table_len(handles: u64) -> u64 {
 /// # Errors
 /// If the heap has no room or a handle is stale; the cell is then empty.
 pub fn write(heap: Heap, seat: Seat, outgoing: Outgoing<'_>, cell: Word) -> Result<BlockId> {
+    write_block(heap, seat, outgoing, cell).map(|block| block.id())
+}
+
+/// As [`write`]; returns the block, whose kind may have changed since it was taken.
+pub(crate) fn write_block(heap: Heap, seat: Seat, outgoing: Outgoing<'_>, cell: Word) -> Result<Block> {
     let table = table_len(outgoing.handles.len() as u64);
     let block = heap.take(seat, table + outgoing.len() as u64, ObjectKind::Bytes, cell)?;
     let written = fill(heap, seat, block, table, outgoing);
@@ -68,7 +73,7 @@ pub fn write(heap: Heap, seat: Seat, outgoing: Outgoing<'_>, cell: Word) -> Resu
         return Err(error);
     }
     reach(KillPoint::MessageWritten);
-    Ok(block.id())
+    Ok(block)
 }
 
 fn fill(heap: Heap, seat: Seat, block: Block, table: u64, outgoing: Outgoing<'_>) -> Result<()> {

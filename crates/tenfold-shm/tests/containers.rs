@@ -448,3 +448,54 @@ fn places_count_from_either_end() {
     assert!(list.splice_if(0, 1, none(), list.changes()).unwrap());
     assert_eq!(numbers(&list), [10, 1, 2, 20]);
 }
+
+#[test]
+fn values_of_one_length_take_each_others_place() {
+    let _alone = alone();
+    let (dict, before) = (dict(), live_blocks());
+    for len in 0..80_usize {
+        for key_len in [1, 2, 7, 8, 9] {
+            let key = vec![b'k'; key_len];
+            dict.clear().unwrap();
+            dict.insert(b"neighbour", bytes(&[b"stays"])).unwrap();
+            for turn in 0..5_u8 {
+                let value = vec![turn; len];
+                dict.insert(&key, bytes(&[&value])).unwrap();
+                assert_eq!(dict.get(&key).unwrap().unwrap().bytes, value);
+            }
+            let (stamp, _) = dict.get_stamped(&key).unwrap();
+            let value = vec![9; len];
+            assert!(dict.insert_if(&key, bytes(&[&value]), stamp).unwrap(), "{len} {key_len}");
+            assert!(!dict.insert_if(&key, bytes(&[b"late"]), stamp).unwrap(), "{len} {key_len}");
+            assert!(!dict.remove_if(&key, stamp).unwrap());
+            assert_eq!(dict.replace(&key, bytes(&[b"longer than before"])).unwrap().unwrap().bytes, value);
+            assert_eq!(dict.get(b"neighbour").unwrap().unwrap().bytes, b"stays");
+            assert_eq!(dict.keys().unwrap(), [&b"neighbour"[..], &key]);
+        }
+    }
+    dict.clear().unwrap();
+    assert_eq!(live_blocks(), before);
+}
+
+#[test]
+fn many_values_take_the_place_of_others_and_some_do_not() {
+    let _alone = alone();
+    let dict = dict();
+    let keys: Vec<[u8; 8]> = (0..100_u64).map(u64::to_le_bytes).collect();
+    let fill = |value: &[u8], keys: &[[u8; 8]]| {
+        let parts = [value];
+        dict.insert_many(keys.iter().map(|key| (key, bytes(&parts)))).unwrap();
+    };
+    fill(b"one", &keys[..50]);
+    for value in [&b"two"[..], b"ten", b"three", b"seven", b"all"] {
+        fill(value, &keys);
+        dict.insert(&keys[3], bytes(&[value])).unwrap();
+        assert!(dict.values().unwrap().iter().all(|item| item.bytes == value));
+        assert_eq!(dict.len(), 100);
+    }
+    let queue = tenfold_shm::queue::Queue::create(heap(), None).unwrap();
+    let handles = [queue.handle().clone()];
+    dict.insert(&keys[0], many(&[b"few"], &handles)).unwrap();
+    fill(b"any", &keys);
+    assert!(dict.get(&keys[0]).unwrap().unwrap().handles.is_empty());
+}

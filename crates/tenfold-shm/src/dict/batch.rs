@@ -168,7 +168,7 @@ impl Dict {
             table.find(Key::from(beginning).hash(), |id, entry| {
                 let key = entry.key_bytes()?;
                 if key.starts_with(beginning) {
-                    keys.push((key, Stamp(Some(id))));
+                    keys.push((key, Stamp::of(id, entry)?));
                 }
                 Ok(false)
             })?;

@@ -6,9 +6,10 @@
 //!       └ len, version  index spine ── hash ▶ position
 //! ```
 //!
-//! An entry is an immutable block. It is written aside, in a transit cell, before the lock is taken;
-//! a record then moves it into its place and what was there into the transit cell, from which it is
-//! freed after the lock. Readers take the lock too, and copy.
+//! An entry is a block. It is written aside, in a transit cell, before the lock is taken; a record then moves
+//! it into its place and what was there into the transit cell, from which it is freed after the lock. A short
+//! value that gives way to one of the same length is overwritten instead, by one record, if the dict's latest
+//! writes were of that kind, too. Readers take the lock too, and copy.
 //!
 //! A full table is replaced by a larger one, built aside under the lock and published by one record;
 //! see [`table`]. Who wants to change a value with its own code reads it with its [`Stamp`], computes
@@ -21,6 +22,7 @@ mod batch;
 mod entry;
 mod hash;
 mod key;
+mod many;
 mod table;
 
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -34,9 +36,8 @@ use crate::kill_point::{KillPoint, reach};
 use crate::message::Outgoing;
 use crate::object::{self, Handle, ObjectKind};
 use crate::participant::{self, Seat};
-use crate::spine::{Range, Spine};
-use entry::Entry;
-use table::{Found, New, Table};
+use entry::{Entry, New};
+use table::{Found, Table};
 
 pub use batch::{Batch, Kin, Pair};
 pub use key::Key;
@@ -52,6 +53,8 @@ struct Root {
     version: AtomicU64,
     /// No entry is at this position or a later one; a hint, for [`Dict::pop_last`].
     last: AtomicU64,
+    /// Whether the latest write replaced a value by one that fits over it; a hint.
+    overwrites: AtomicU64,
 }
 
 // SAFETY: repr(C), atomics only.
@@ -67,11 +70,15 @@ pub struct Dict {
 
 /// Which value a key had: changes with every write to the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp(Option<BlockId>);
+pub struct Stamp(Option<(BlockId, u64)>);
 
 impl Stamp {
     /// The stamp of a key that is not there.
     pub const ABSENT: Stamp = Stamp(None);
+
+    fn of(id: BlockId, entry: &Entry) -> Result<Stamp> {
+        Ok(Stamp(Some((id, entry.writes()?))))
+    }
 }
 
 /// What [`Dict::write`] does with a key.
@@ -147,9 +154,12 @@ impl Dict {
     /// # Errors
     /// If the heap has no room or a handle is stale; the dict is then as before.
     pub fn insert<'k>(&self, key: impl Into<Key<'k>>, value: Outgoing<'_>) -> Result<bool> {
-        let (heap, seat) = (self.heap(), participant::seat(self.heap())?);
+        let (heap, seat, key) = (self.heap(), participant::seat(self.heap())?, key.into());
+        if self.overwrite(seat, key, value, None)? {
+            return Ok(true);
+        }
         let entry = Transit::new(heap, seat, 0);
-        self.write(&entry, seat, key.into(), value, Write::Always).map(|done| done.before.is_some())
+        self.write(&entry, seat, key, value, Write::Always).map(|done| done.before.is_some())
     }
 
     /// Sets `key` to `value` and returns the value before.
@@ -169,9 +179,12 @@ impl Dict {
     /// # Errors
     /// As [`Dict::insert`].
     pub fn insert_if<'k>(&self, key: impl Into<Key<'k>>, value: Outgoing<'_>, expected: Stamp) -> Result<bool> {
-        let (heap, seat) = (self.heap(), participant::seat(self.heap())?);
+        let (heap, seat, key) = (self.heap(), participant::seat(self.heap())?, key.into());
+        if self.overwrite(seat, key, value, Some(expected))? {
+            return Ok(true);
+        }
         let entry = Transit::new(heap, seat, 0);
-        self.write(&entry, seat, key.into(), value, Write::IfStamp(expected)).map(|done| done.written)
+        self.write(&entry, seat, key, value, Write::IfStamp(expected)).map(|done| done.written)
     }
 
     /// Sets `key` to `value` unless it has one. Returns the value that it had, if it had one.
@@ -199,13 +212,51 @@ impl Dict {
         self.write(&entry, seat, key.into(), value, Write::AtVersion(version)).map(|done| done.written)
     }
 
+    /// Notes whether the latest write could have been one over the value.
+    fn overwrites(&self, could: bool) {
+        let before = self.root.overwrites.load(Ordering::Relaxed);
+        if before != u64::from(could) {
+            self.root.overwrites.store(could.into(), Ordering::Relaxed);
+        }
+    }
+
+    /// The bytes of a value that may fit over another, if the latest writes make that worth a look.
+    #[inline]
+    fn overwriting<'a>(&self, value: Outgoing<'a>) -> Option<&'a [u8]> {
+        match value.parts {
+            [bytes] if value.handles.is_empty() && self.root.overwrites.load(Ordering::Relaxed) != 0 => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// Writes `value` over the value of `key`, if the key is there (with the stamp, if one is expected) and the value fits.
+    #[inline]
+    fn overwrite(&self, seat: Seat, key: Key<'_>, value: Outgoing<'_>, expected: Option<Stamp>) -> Result<bool> {
+        let Some(bytes) = self.overwriting(value) else { return Ok(false) };
+        let guard = self.lock(seat)?;
+        let Some(table) = Table::open(self.heap(), self.root)? else { return Ok(false) };
+        let found = table.find_key(key.hash(), key)?;
+        let done = match &found {
+            Found::Entry { entry, .. } => match expected {
+                Some(expected) if expected != found.stamp()? => return Ok(false),
+                _ => entry.overwrite(&guard, bytes)?,
+            },
+            Found::Nowhere { .. } => false,
+        };
+        if !done {
+            self.overwrites(false);
+        }
+        drop(guard);
+        reach(KillPoint::DictEntryReplaced);
+        Ok(done)
+    }
+
     fn write(&self, entry: &Transit, seat: Seat, key: Key<'_>, value: Outgoing<'_>, how: Write) -> Result<Written> {
         let heap = self.heap();
         let mut spelling = None;
         loop {
             let key = spelling.as_deref().map_or(key, |there| key.respelled(there));
-            let (id, hint) = entry::write(heap, seat, key.bytes(), value, entry.word())?;
-            let new = New { id, hash: key.hash(), hint };
+            let new = entry::write(heap, seat, key, value, entry.word())?;
             reach(KillPoint::DictEntryBuilt);
             let mut tables = Tables::new(heap, seat);
             let guard = self.lock(seat)?;
@@ -248,7 +299,7 @@ impl Dict {
         let wanted = match how {
             Write::Always => true,
             Write::IfAbsent => before.is_none(),
-            Write::IfStamp(expected) => before == expected.0,
+            Write::IfStamp(expected) => expected == found.stamp()?,
             Write::AtVersion(version) => before.is_none() && self.version() == version,
         };
         if !wanted {
@@ -259,6 +310,7 @@ impl Dict {
                 if let Some(there) = entry.other_spelling(key.bytes())? {
                     return Ok(Written { spelling: Some(there), ..nothing });
                 }
+                self.overwrites(new.fits(&entry));
                 guard.commit([
                     Store::new(cell, new.id.bits()),
                     Store::new(mark, new.mark()),
@@ -290,47 +342,6 @@ impl Dict {
             Store::new(from, 0),
         ]);
         Ok(Written { written: true, ..nothing })
-    }
-
-    /// Sets many keys under one lock, in order; a key that comes twice keeps its last value. Readers
-    /// see none or all of them; if this process dies half-way, the first ones are there.
-    ///
-    /// # Errors
-    /// As [`Dict::insert`]; if the heap fills up half-way, the first ones may be there.
-    pub fn insert_many<'a, K: Into<Key<'a>>>(
-        &self,
-        entries: impl ExactSizeIterator<Item = (K, Outgoing<'a>)>,
-    ) -> Result<()> {
-        let (heap, seat) = (self.heap(), participant::seat(self.heap())?);
-        // The entries' blocks belong to a spine of ours meanwhile, and what they replace later on.
-        let aside = Transit::new(heap, seat, 0);
-        let count = entries.len() as u64;
-        let spine = Spine::build(heap, seat, aside.word(), count, 1)?;
-        let mut built = Vec::with_capacity(count as usize);
-        for ((key, value), cell) in entries.zip(spine.words(count)) {
-            let (key, cell) = (key.into(), cell?);
-            cell.store(0, Ordering::Relaxed);
-            spine.owned_word().store(Range::new(0, built.len() as u64 + 1).bits(), Ordering::Release);
-            let (id, hint) = entry::write(heap, seat, key.bytes(), value, cell)?;
-            built.push((cell, key, value, New { id, hash: key.hash(), hint }));
-        }
-        reach(KillPoint::DictEntryBuilt);
-        let mut tables = Tables::new(heap, seat);
-        let guard = self.lock(seat)?;
-        tables.now = Table::open(heap, self.root)?;
-        for (cell, key, value, mut new) in built {
-            for part in &tables.old {
-                part.release()?;
-            }
-            let done = self.put(&guard, &mut tables, &new, key, cell, Write::Always)?;
-            if let Some(there) = done.spelling {
-                object::release(heap, seat, cell)?;
-                (new.id, new.hint) = entry::write(heap, seat, &there, value, cell)?;
-                self.put(&guard, &mut tables, &new, key.respelled(&there), cell, Write::Always)?;
-            }
-            reach(KillPoint::DictManyHalf);
-        }
-        Ok(())
     }
 
     /// Looks `key` up and calls `look` with the entry, under the lock.
@@ -368,7 +379,7 @@ impl Dict {
     /// # Errors
     /// As [`Dict::get`].
     pub fn get_stamped<'k>(&self, key: impl Into<Key<'k>>) -> Result<(Stamp, Option<Item>)> {
-        let found = self.with_entry(key.into(), |id, entry| Ok((Stamp(Some(id)), entry.item()?)))?;
+        let found = self.with_entry(key.into(), |id, entry| Ok((Stamp::of(id, entry)?, entry.item()?)))?;
         Ok(found.map_or((Stamp::ABSENT, None), |(stamp, item)| (stamp, Some(item))))
     }
 
@@ -417,10 +428,10 @@ impl Dict {
         let Some(table) = Table::open(self.heap(), self.root)? else {
             return Ok(expected == Some(Stamp::ABSENT));
         };
-        let Found::Entry { slot, cell, id, .. } = table.find_key(key.hash(), key)? else {
+        let Found::Entry { slot, cell, id, entry, .. } = table.find_key(key.hash(), key)? else {
             return Ok(expected == Some(Stamp::ABSENT));
         };
-        if expected.is_some_and(|expected| expected != Stamp(Some(id))) {
+        if expected.is_some_and(|expected| Ok(expected) != Stamp::of(id, &entry)) {
             return Ok(false);
         }
         self.unlink(&guard, slot, cell, id, to);

@@ -14,7 +14,7 @@
 
 use core::sync::atomic::Ordering;
 
-use super::entry::Entry;
+use super::entry::{Entry, New};
 use super::key::Key;
 use crate::error::{HeapError, Result};
 use crate::heap::{At, BlockId, Heap, Word};
@@ -23,7 +23,7 @@ use crate::item::Transit;
 use crate::kill_point::{KillPoint, reach};
 use crate::spine::{Range, Spine};
 
-use super::Root;
+use super::{Root, Stamp};
 
 /// Words of an entry's position: the block's id, its mark.
 const STRIDE: u64 = 2;
@@ -46,6 +46,16 @@ pub(super) enum Found {
     },
     /// Nowhere; `slot` is free for it.
     Nowhere { slot: Word },
+}
+
+impl Found {
+    /// The stamp of what was found.
+    pub(super) fn stamp(&self) -> Result<Stamp> {
+        match self {
+            Found::Entry { id, entry, .. } => Stamp::of(*id, entry),
+            Found::Nowhere { .. } => Ok(Stamp::ABSENT),
+        }
+    }
 }
 
 /// A dict's table, looked up under the dict's lock.
@@ -190,20 +200,6 @@ impl Table {
             owned: Store::new(self.entries.owned_word(), Range::new(0, position + 1).bits()),
             slot: u64::from(new.hash) << 32 | (position + 1),
         })
-    }
-}
-
-/// An entry that is written but not in the table.
-pub(super) struct New {
-    pub(super) id: BlockId,
-    pub(super) hash: u32,
-    pub(super) hint: u32,
-}
-
-impl New {
-    /// What stands beside its id.
-    pub(super) fn mark(&self) -> u64 {
-        u64::from(self.hash) << 32 | u64::from(self.hint)
     }
 }
 

@@ -28,6 +28,10 @@ pub(crate) enum Op {
     InsertIf(u64),
     GetOrInsert(u64),
     InsertMany(u64),
+    /// One after the other, of the same length.
+    Overwrite(u64),
+    /// The same, then many at once, most of which fit.
+    OverwriteMany(u64),
     Remove(u64),
     Pop(u64),
     PopLast,
@@ -66,6 +70,8 @@ impl Op {
             GetOrInsert(4),
             GetOrInsert(1000),
             InsertMany(12),
+            Overwrite(4),
+            OverwriteMany(12),
             Remove(3),
             Remove(1000),
             Pop(3),
@@ -113,6 +119,8 @@ impl Op {
             2 => key().prop_map(InsertIf),
             2 => key().prop_map(GetOrInsert),
             1 => key().prop_map(InsertMany),
+            2 => key().prop_map(Overwrite),
+            1 => key().prop_map(OverwriteMany),
             3 => key().prop_map(Remove),
             1 => key().prop_map(Pop),
             1 => Just(PopLast),
@@ -146,11 +154,17 @@ impl Model {
     /// when it is done.
     pub(crate) fn states(&self, op: &Op) -> Vec<Model> {
         let mut states = vec![self.clone()];
-        if let InsertMany(count) = op {
+        let steps: Vec<(u64, u64)> = match *op {
+            InsertMany(count) => (0..count).map(|n| (n * 3, n + 7)).collect(),
+            Overwrite(key) => overwritten(key).collect(),
+            OverwriteMany(count) => overwritten(0).chain(even_values(count)).collect(),
+            _ => Vec::new(),
+        };
+        if !steps.is_empty() {
             // Each of the keys on its own happens whole or not at all.
-            for n in 0..*count {
+            for (key, value) in steps {
                 let mut next = states[states.len() - 1].clone();
-                next.put(n * 3, n + 7);
+                next.put(key, value);
                 states.push(next);
             }
             return states;
@@ -183,7 +197,11 @@ impl Model {
                     self.put(key, 9);
                 }
             }
-            InsertMany(_) => unreachable!("see `states`"),
+            InsertMany(_) | Overwrite(_) | OverwriteMany(_) => {
+                if let Some(last) = self.states(op).pop() {
+                    *self = last;
+                }
+            }
             Remove(key) | Pop(key) => {
                 if let Some(at) = self.at(key) {
                     self.dict.remove(at);
@@ -235,6 +253,16 @@ pub(crate) struct World {
     list: List,
     /// What the odd values hold.
     inner: Handle,
+}
+
+/// What a key is set to by [`Overwrite`]: without handles, or it would not be overwritten.
+fn overwritten(key: u64) -> impl Iterator<Item = (u64, u64)> {
+    [200, 202, 204].into_iter().map(move |value| (key, value))
+}
+
+/// What keys are set to by [`OverwriteMany`].
+fn even_values(count: u64) -> impl Iterator<Item = (u64, u64)> {
+    (0..count).map(|n| (n, 300 + 2 * n))
 }
 
 fn key_bytes(key: u64) -> [u8; 8] {
@@ -304,6 +332,15 @@ impl World {
                     dict.insert_many(entries).unwrap();
                 });
             }
+            Overwrite(key) => self.overwrite(key),
+            OverwriteMany(count) => {
+                self.overwrite(0);
+                let (keys, values): (Vec<[u8; 8]>, Vec<u64>) =
+                    even_values(count).map(|(key, value)| (key_bytes(key), value)).unzip();
+                self.with_many(values.into_iter(), |values| {
+                    dict.insert_many(keys.iter().zip(values.iter().copied())).unwrap();
+                });
+            }
             Remove(key) => drop(dict.remove(&key_bytes(key)).unwrap()),
             Pop(key) => drop(dict.pop(&key_bytes(key)).unwrap()),
             PopLast => drop(dict.pop_last().unwrap()),
@@ -331,6 +368,12 @@ impl World {
                 drop(list.to_vec().unwrap());
             }
             BuildAndDrop(size) => drop(World::new(self.heap, &Model::sample(size))),
+        }
+    }
+
+    fn overwrite(&self, key: u64) {
+        for (key, value) in overwritten(key) {
+            self.with(value, |value| self.dict.insert(&key_bytes(key), value).unwrap());
         }
     }
 
