@@ -11,12 +11,20 @@ import importlib
 from . import context, process, reduction  # noqa: F401  (attributes of multiprocessing, too)
 from ._alias import install
 from ._faults import BrokenPool, PoolTerminated, TaskCancelled, TaskTimeout, WorkerDied
-from ._native import FamilyEnded, HeapFull, OwnerDied, StaleHandle
+from ._native import (
+    FamilyEnded,
+    HeapFull,
+    OwnerDied,
+    StaleHandle,
+    heap_stats,
+    set_heap_limit,
+)
 
 __all__ = [name for name in dir(context._default_context) if not name.startswith("_")]
 globals().update((name, getattr(context._default_context, name)) for name in __all__)
 __all__ += ["BrokenPool", "PoolTerminated", "TaskCancelled", "TaskTimeout", "WorkerDied"]
-__all__ += ["FamilyEnded", "HeapFull", "OwnerDied", "StaleHandle", "install"]
+__all__ += ["FamilyEnded", "HeapFull", "OwnerDied", "StaleHandle"]
+__all__ += ["heap_stats", "install", "set_heap_limit"]
 
 # Levels of multiprocessing's logger below those of `logging`.
 SUBDEBUG = 5

@@ -29,6 +29,12 @@ from tenfold._native import (
 from tenfold._native import (
     StaleHandle as StaleHandle,
 )
+from tenfold._native import (
+    heap_stats as heap_stats,
+)
+from tenfold._native import (
+    set_heap_limit as set_heap_limit,
+)
 from tenfold.context import (
     AuthenticationError as AuthenticationError,
 )

@@ -73,6 +73,14 @@ def _import_main(path):
     util._flush_std_streams()
 
 
+def _fork():
+    """Fork a child; stands in for `os.fork` below."""
+    pid = os.fork()
+    if pid > 0:
+        _family.forked(pid)
+    return pid
+
+
 def _reap(pid, options):
     """Reap a child; stands in for `os.waitpid` below."""
     pid, status = os.waitpid(pid, options)
@@ -94,7 +102,7 @@ main = adopt(
     std.main,
     {
         **globals(),
-        "os": types.SimpleNamespace(**{**vars(os), "waitpid": _reap}),
+        "os": types.SimpleNamespace(**{**vars(os), "fork": _fork, "waitpid": _reap}),
         "spawn": types.SimpleNamespace(**{**vars(spawn), "import_main_path": _import_main}),
     },
 )

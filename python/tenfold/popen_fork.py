@@ -16,8 +16,10 @@ class Popen(std.Popen):
         process_obj._record = self._record = _family.new_record()
         self._start(process_obj)
 
-    # Makes the child. The child goes on in `process_obj._bootstrap` and never returns from here.
-    _start = std.Popen._launch
+    def _start(self, process_obj):
+        """Make the child, which goes on in `process_obj._bootstrap` and never returns from here."""
+        std.Popen._launch(self, process_obj)
+        _family.forked(self.pid)
 
     def poll(self, flag=os.WNOHANG):
         """Return the exit code, or None while the child runs; `flag` 0 waits for it."""

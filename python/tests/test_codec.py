@@ -172,7 +172,7 @@ def test_errors_of_pickling_are_pickles_own():
     with pytest.raises(RuntimeError, match="not me"):
         _native.encoded(Unpicklable())
     with pytest.raises((TypeError, pickle.PicklingError)):
-        _native.encoded([open(__file__)])  # noqa: SIM115
+        _native.encoded([open(__file__)])
 
 
 def test_cloudpickle_is_used_where_pickle_cannot():

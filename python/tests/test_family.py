@@ -164,3 +164,28 @@ if __name__ == "__main__":
         assert child.exitcode in codes, (target, child.exitcode)
         assert not child.is_alive()
 """)
+
+
+@pytest.mark.parametrize("method", METHODS[::2])
+def test_children_that_are_killed_at_birth_leave_nothing_in_the_heap(python, method):
+    python(f"""
+import gc, os, signal, time, tenfold
+if __name__ == "__main__":
+    context = tenfold.get_context({method!r})
+    lock = context.Lock()
+    context.Process(target=lock.acquire).start()
+    before = tenfold.heap_stats()["bytes_live"]
+    for _ in range(100):
+        child = context.Process(target=time.sleep, args=(1000,))
+        child.start()
+        child.kill()
+        child.join()
+    del child
+    # What the dead held, they held with this process, which lets go of it now.
+    del lock
+    gc.collect()
+    end = time.monotonic() + 30
+    while tenfold.heap_stats()["bytes_live"] > before:
+        assert time.monotonic() < end, (before, tenfold.heap_stats())
+        time.sleep(0.01)
+""")

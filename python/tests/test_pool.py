@@ -377,7 +377,7 @@ class TestDeaths:
         assert 0 < lost <= len(kills)
 
     def test_a_worker_that_forks_and_dies(self, fork_pool):
-        # The child of the task holds what the worker had open; the death must be noticed all the same.
+        # The task's child holds what the worker had open; the death must be noticed all the same.
         with pytest.raises(WorkerDied):
             fork_pool.apply(fork_and_die)
         assert fork_pool.apply(square, (3,)) == 9
@@ -1088,6 +1088,7 @@ class TestFriends:
             "from joblib import Parallel, delayed\n"
             "def f(x): return x * x\n"
             "if __name__ == '__main__':\n"
-            "    print(Parallel(n_jobs=2, backend='multiprocessing')(delayed(f)(i) for i in range(9)))\n"
+            "    parallel = Parallel(n_jobs=2, backend='multiprocessing')\n"
+            "    print(parallel(delayed(f)(i) for i in range(9)))\n"
         )
         assert out.strip() == str([n * n for n in range(9)])

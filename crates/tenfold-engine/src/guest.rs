@@ -148,6 +148,12 @@ pub fn leave(heap: Heap, code: i32) {
     participant::announce_exit(heap, code);
 }
 
+/// This thread has forked a child by itself.
+pub fn forked(heap: Heap, pid: Pid) {
+    participant::tell_forked(heap, pid);
+    warden::notify(heap);
+}
+
 /// A child of the calling process was reaped: what it held is dealt with according to how it ended.
 pub fn reaped(heap: Heap, pid: Pid, status: ExitStatus) {
     for slot in 0..SLOTS {

@@ -13,7 +13,7 @@ create_exception!(
     tenfold,
     HeapFull,
     PyMemoryError,
-    "The shared heap has no room: the message names the limit, which `tenfold.heap_limit()` sets."
+    "The shared heap has no room: the message names the limit, which `tenfold.set_heap_limit()` sets."
 );
 create_exception!(
     tenfold,

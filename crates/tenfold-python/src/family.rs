@@ -63,6 +63,14 @@ fn leave(code: i32) {
     }
 }
 
+/// This thread has just forked the child `pid`.
+#[pyfunction]
+fn forked(pid: u32) {
+    if let Some(heap) = Heap::existing() {
+        guest::forked(heap, pid);
+    }
+}
+
 /// A child was reaped; `status` is what `os.waitpid` gave.
 #[pyfunction]
 fn reaped(py: Python<'_>, pid: u32, status: i32) {
@@ -114,6 +122,17 @@ fn heap_stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(figures)
 }
 
+/// Blocks in use, by the number of the process that took them and by what they are for. Walks all descriptors: for
+/// tests, and for whoever looks for a leak.
+#[pyfunction]
+fn heap_census(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let census = PyDict::new(py);
+    for ((process, kind), count) in Heap::existing().map(Heap::census).unwrap_or_default() {
+        census.set_item((process, kind), count)?;
+    }
+    Ok(census)
+}
+
 /// Sets the most bytes that the shared heap may take from the system, for all processes of the program.
 #[pyfunction]
 fn set_heap_limit(bytes: u64) -> PyResult<()> {
@@ -127,10 +146,12 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(join, module)?)?;
     module.add_function(wrap_pyfunction!(settle, module)?)?;
     module.add_function(wrap_pyfunction!(leave, module)?)?;
+    module.add_function(wrap_pyfunction!(forked, module)?)?;
     module.add_function(wrap_pyfunction!(reaped, module)?)?;
     module.add_function(wrap_pyfunction!(ensure_warden, module)?)?;
     module.add_function(wrap_pyfunction!(run_warden, module)?)?;
     module.add_function(wrap_pyfunction!(warden_pid, module)?)?;
     module.add_function(wrap_pyfunction!(heap_stats, module)?)?;
+    module.add_function(wrap_pyfunction!(heap_census, module)?)?;
     module.add_function(wrap_pyfunction!(set_heap_limit, module)?)
 }

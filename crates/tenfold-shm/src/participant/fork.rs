@@ -36,6 +36,8 @@ struct Launch {
 
 thread_local! {
     static LAUNCH: Cell<Option<Launch>> = const { Cell::new(None) };
+    /// What was claimed for the child of this thread's last fork.
+    static LAST: Cell<Option<Identity>> = const { Cell::new(None) };
 }
 
 /// The two sides of [`fork_into`].
@@ -98,7 +100,7 @@ extern "C" fn prepare() {
 }
 
 extern "C" fn in_parent() {
-    BIRTH.store(0, Ordering::Release);
+    LAST.with(|last| last.set(Identity::from_bits(BIRTH.swap(0, Ordering::AcqRel))));
     for mutex in local_mutexes().into_iter().rev() {
         mutex.unlock_raw();
     }
@@ -120,6 +122,16 @@ extern "C" fn in_child() {
 }
 
 /// Returns whether the child holds all that this process does.
+/// Tells the pid of the child of this thread's last fork, made by whomever: so that it can be swept even if it is killed
+/// before it has adopted its slot.
+pub fn tell_forked(heap: Heap, pid: Pid) {
+    if let Some(born) = LAST.with(Cell::take)
+        && born.is_current(heap)
+    {
+        super::roster(born.slot(), heap).announce_pid(pid);
+    }
+}
+
 fn copy_holdings(heap: Heap, seat: Seat, from: Identity, to: Identity) -> bool {
     let mut all = true;
     let (source, target) = (slot(from.slot(), heap), slot(to.slot(), heap));
