@@ -29,6 +29,7 @@ mod queues;
 mod record;
 mod shell;
 mod sync;
+mod synchronized;
 mod waiting;
 
 use pyo3::prelude::*;
@@ -46,5 +47,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     queues::register(module)?;
     containers::register(module)?;
     record::register(module)?;
-    sync::register(module)
+    sync::register(module)?;
+    synchronized::register(module)
 }

@@ -26,6 +26,16 @@ pub(crate) struct Memory {
     shared: Shell<Data>,
 }
 
+impl Memory {
+    /// The memory itself.
+    ///
+    /// # Errors
+    /// If `_create` was not called.
+    pub(crate) fn data(&self) -> PyResult<&Data> {
+        self.shared.get()
+    }
+}
+
 #[pymethods]
 impl Memory {
     #[new]

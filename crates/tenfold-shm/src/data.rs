@@ -64,9 +64,20 @@ pub struct Data {
     shared: At<DataObject>,
     len: u64,
     access: Access,
-    /// For data that does not fit into a window; mapped at first use.
+    /// Where the data is, if its block lies in one window.
+    near: Option<Near>,
+    /// For data that does not; mapped at first use.
     mapped: Arc<OnceLock<MappedBlock>>,
 }
+
+/// An address in a window, where it stays as long as the process lives.
+#[derive(Debug, Clone, Copy)]
+struct Near(NonNull<u8>);
+
+// SAFETY: an address; what is done with the bytes there is the business of whoever does it.
+unsafe impl Send for Near {}
+// SAFETY: as above.
+unsafe impl Sync for Near {}
 
 impl Data {
     /// `len` bytes of zeros, to be used as `access` says. The fingerprint tells others what type of
@@ -104,7 +115,12 @@ impl Data {
         if len.checked_add(START).is_none_or(|bytes| bytes > handle.block().len()) {
             return Err(HeapError::corrupt("length of shared data", shared.offset()));
         }
-        Ok(Data { handle, shared, len, access, mapped: Arc::default() })
+        let block = handle.block();
+        let near = match block.len() <= WINDOW {
+            true => Some(Near(block.address(handle.heap(), START, len)?)),
+            false => None,
+        };
+        Ok(Data { handle, shared, len, access, near, mapped: Arc::default() })
     }
 
     /// The handle, to be sent elsewhere.
@@ -132,11 +148,16 @@ impl Data {
     ///
     /// # Errors
     /// [`HeapError::AddressSpace`] if they cannot be mapped.
+    #[inline]
     pub fn address(&self) -> Result<NonNull<u8>> {
-        let (heap, block) = (self.handle.heap(), self.handle.block());
-        if block.len() <= WINDOW {
-            return block.address(heap, START, self.len);
+        match self.near {
+            Some(Near(address)) => Ok(address),
+            None => self.mapped_address(),
         }
+    }
+
+    fn mapped_address(&self) -> Result<NonNull<u8>> {
+        let (heap, block) = (self.handle.heap(), self.handle.block());
         let mapped = match self.mapped.get() {
             Some(mapped) => mapped,
             None => {
@@ -247,10 +268,7 @@ impl Data {
     /// If the data is not raw or has no such element.
     #[inline]
     pub fn load<T: Pod>(&self, index: usize) -> Result<T> {
-        let mut value = T::zeroed();
-        let address = self.element::<T>(index)?;
-        load_bytes(address, bytemuck::bytes_of_mut(&mut value));
-        Ok(value)
+        self.raw_elements()?.load(index).ok_or_else(|| self.beyond_the_end())
     }
 
     /// Copies `value` into element `index`; torn or not as for [`Data::load`].
@@ -259,19 +277,67 @@ impl Data {
     /// As [`Data::load`].
     #[inline]
     pub fn store<T: Pod>(&self, index: usize, value: T) -> Result<()> {
-        let address = self.element::<T>(index)?;
-        store_bytes(address, bytemuck::bytes_of(&value));
-        Ok(())
+        if self.raw_elements()?.store(index, value) { Ok(()) } else { Err(self.beyond_the_end()) }
     }
 
-    fn element<T: Pod>(&self, index: usize) -> Result<NonNull<u8>> {
+    #[cold]
+    fn beyond_the_end(&self) -> HeapError {
+        HeapError::corrupt("index beyond the end of shared data", self.shared.offset())
+    }
+
+    /// The data as elements of type `T`, for many accesses.
+    ///
+    /// # Errors
+    /// If the data is not raw, cannot be mapped, or does not consist of whole elements.
+    #[inline]
+    pub fn raw_elements<T: Pod>(&self) -> Result<RawElements<'_, T>> {
         self.raw()?;
-        let elements = self.elements::<T>()?;
-        if index >= elements {
-            return Err(HeapError::corrupt("index beyond the end of shared data", self.shared.offset()));
-        }
-        // SAFETY: the element lies inside the data, which is in bounds of its mapping.
-        Ok(unsafe { self.address()?.add(index * size_of::<T>()) })
+        let len = self.elements::<T>()?;
+        Ok(RawElements { address: self.address()?, len, _data: PhantomData })
+    }
+}
+
+/// Raw data as elements of one type.
+#[derive(Debug, Clone, Copy)]
+pub struct RawElements<'a, T: Pod> {
+    address: NonNull<u8>,
+    len: usize,
+    _data: PhantomData<(&'a Data, T)>,
+}
+
+impl<T: Pod> RawElements<'_, T> {
+    /// How many there are.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Copies an element out, as [`Data::load`]; `None` if there is no such element.
+    #[inline]
+    pub fn load(&self, index: usize) -> Option<T> {
+        let mut value = T::zeroed();
+        load_bytes(self.element(index)?, bytemuck::bytes_of_mut(&mut value));
+        Some(value)
+    }
+
+    /// Copies `value` into an element, as [`Data::store`]; whether there is such an element.
+    #[inline]
+    pub fn store(&self, index: usize, value: T) -> bool {
+        let Some(address) = self.element(index) else { return false };
+        store_bytes(address, bytemuck::bytes_of(&value));
+        true
+    }
+
+    #[inline]
+    fn element(&self, index: usize) -> Option<NonNull<u8>> {
+        // SAFETY: the element lies inside the data, which is in bounds of its mapping for as long as the `Data` that
+        // this borrows.
+        (index < self.len).then(|| unsafe { self.address.add(index * size_of::<T>()) })
     }
 }
 

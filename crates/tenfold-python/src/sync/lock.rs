@@ -53,12 +53,12 @@ impl Lock {
 
     /// `with` begins.
     #[inline]
-    pub(super) fn enter(&self, py: Python<'_>) -> PyResult<bool> {
+    pub(crate) fn enter(&self, py: Python<'_>) -> PyResult<bool> {
         self.take(py, Truth(true), None, false)
     }
 
     #[inline]
-    pub(super) fn let_go(&self) -> PyResult<()> {
+    pub(crate) fn let_go(&self) -> PyResult<()> {
         self.shared()?.release().map_err(errors::sync)
     }
 
@@ -111,8 +111,13 @@ impl Lock {
         self.enter(py)
     }
 
-    #[pyo3(signature = (*_exc))]
-    fn __exit__(&self, _exc: &Bound<'_, PyTuple>) -> PyResult<()> {
+    #[pyo3(signature = (_type=None, _error=None, _traceback=None, /))]
+    fn __exit__(
+        &self,
+        _type: Option<&Bound<'_, PyAny>>,
+        _error: Option<&Bound<'_, PyAny>>,
+        _traceback: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
         self.let_go()
     }
 

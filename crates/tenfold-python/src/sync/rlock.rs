@@ -17,18 +17,18 @@ pub(crate) struct RLock {
 
 impl RLock {
     #[inline]
-    pub(super) fn shared(&self) -> PyResult<&sync::RLock> {
+    pub(crate) fn shared(&self) -> PyResult<&sync::RLock> {
         self.shared.get()
     }
 
     /// `with` begins.
     #[inline]
-    pub(super) fn enter(&self, py: Python<'_>) -> PyResult<bool> {
+    pub(crate) fn enter(&self, py: Python<'_>) -> PyResult<bool> {
         taking::acquire(py, self.shared()?, Truth(true), None, false)
     }
 
     #[inline]
-    pub(super) fn let_go(&self) -> PyResult<()> {
+    pub(crate) fn let_go(&self) -> PyResult<()> {
         self.shared()?.release().map_err(errors::recursive)
     }
 
@@ -81,8 +81,13 @@ impl RLock {
         self.enter(py)
     }
 
-    #[pyo3(signature = (*_exc))]
-    fn __exit__(&self, _exc: &Bound<'_, PyTuple>) -> PyResult<()> {
+    #[pyo3(signature = (_type=None, _error=None, _traceback=None, /))]
+    fn __exit__(
+        &self,
+        _type: Option<&Bound<'_, PyAny>>,
+        _error: Option<&Bound<'_, PyAny>>,
+        _traceback: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
         self.let_go()
     }
 
