@@ -126,7 +126,7 @@ impl Invitation {
 /// it was started, if not its parent's.
 ///
 /// # Errors
-/// [`HeapError::FamilyEnded`] if the root is gone: exit then.
+/// [`HeapError::FamilyEnded`] if the root is gone, or the maker of a daemon: exit then.
 pub fn settle(heap: Heap, standing: Standing, maker: Option<Identity>) -> Result<(), HeapError> {
     let me = participant::me(heap)?;
     if let Some(maker) = maker {
@@ -136,7 +136,9 @@ pub fn settle(heap: Heap, standing: Standing, maker: Option<Identity>) -> Result
     let flags = flag::STARTED | chosen(standing.daemon, flag::DAEMON) | chosen(standing.outlive, flag::OUTLIVE);
     // In this order: whoever ends the family looks at the flags after it has declared the end.
     places::flags(heap, me).store(flags, Ordering::SeqCst);
-    if heap.has_ended() {
+    // A maker that dies from now on takes its daemon with it; one that was swept before did not know of it.
+    let orphaned = participant::roster(me.slot(), heap).parent().is_some_and(|maker| !maker.is_current(heap));
+    if heap.has_ended() || standing.daemon && orphaned {
         return Err(HeapError::FamilyEnded);
     }
     warden::notify(heap);
