@@ -9,7 +9,7 @@
 //! bytes; the message holds them until it is received or dropped.
 //!
 //! A message has one owner. A receiver that wants to go on looking at the bytes where they lie
-//! ([`Payload::share`]) turns it into an object that is held by count: then a fork's child holds it
+//! ([`share`]) turns it into an object that is held by count: then a fork's child holds it
 //! too. One store of the kind does it.
 //!
 //! *Killed here:* a message belongs to a cell at every instant: of the writer, of the queue, of the

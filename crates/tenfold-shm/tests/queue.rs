@@ -460,12 +460,15 @@ fn take_one_and_give_up() -> bool {
     true
 }
 
+/// One way to take a message out of a queue, or to wait for one.
+type Take = fn(&Queue, Deadline) -> Result<(), QueueError>;
+
 #[test]
 fn nothing_is_taken_for_a_caller_that_has_given_up() {
     alone(|heap| {
         let queue = HEARD.get_or_init(|| queue(heap));
         let long = Deadline::after(Duration::from_secs(1000));
-        let gets: [fn(&Queue, Deadline) -> Result<(), QueueError>; 3] = [
+        let gets: [Take; 3] = [
             |queue, until| queue.get(until).map(drop),
             |queue, until| queue.get_many(9, until).map(drop),
             |queue, until| queue.wait_message(until),

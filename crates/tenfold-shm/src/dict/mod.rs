@@ -103,7 +103,7 @@ impl Dict {
     /// The dict behind a handle.
     ///
     /// # Errors
-    /// [`HeapError::WrongKind`] if it is something else.
+    /// [`crate::HeapError::WrongKind`] if it is something else.
     pub fn from_handle(handle: Handle) -> Result<Dict> {
         let handle = handle.expect(ObjectKind::Dict)?;
         let root = handle.view::<Root>()?;
