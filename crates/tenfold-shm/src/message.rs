@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use crate::error::{HeapError, Result};
 use crate::heap::block::{Block, State};
+use crate::heap::large::Access;
 use crate::heap::{BlockId, Heap, MappedBlock, Word};
 use crate::kill_point::{KillPoint, reach};
 use crate::object::{self, Handle, ObjectKind};
@@ -384,7 +385,7 @@ impl<P: Borrow<Payload>> InPlace<P> {
         let (heap, len) = (payload.borrow().heap, block.len() - at);
         let (address, mapped) = if let Ok(address) = block.address(heap, at, len) {
             (address, None)
-        } else if let Some(mapped) = block.mapped(heap) {
+        } else if let Some(mapped) = block.mapped(heap, Access::Look) {
             // SAFETY: the payload lies inside its block, all of which is mapped.
             (unsafe { mapped.address().add(at as usize) }, Some(mapped))
         } else {

@@ -379,6 +379,8 @@ fn a_closed_and_reused_descriptor_is_noticed() {
         let before = Before::of(heap);
         let large = Held::take(heap, 3 * MIB).unwrap();
         large.fill(9);
+        // Read at length, it is mapped from now on.
+        large.assert_filled(9);
         let never_seen = Held::take(heap, 3 * MIB).unwrap();
         let path = std::env::temp_dir().join(format!("tenfold-stranger-{}", std::process::id()));
         std::fs::write(&path, vec![7; 4 << 20]).unwrap();

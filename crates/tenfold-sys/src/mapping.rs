@@ -84,6 +84,15 @@ pub unsafe fn duplicate(ptr: NonNull<u8>, len: usize) -> Result<NonNull<u8>> {
     NonNull::new(copy.cast()).ok_or(Errno::FAULT)
 }
 
+/// Has the pages behind a mapping looked up at one go, and not one by one as they are touched ([`madvise`],
+/// `MADV_POPULATE_READ`). A kernel that cannot leaves it to the touches.
+///
+/// [`madvise`]: https://man7.org/linux/man-pages/man2/madvise.2.html
+pub fn look_up_pages(address: NonNull<u8>, len: usize) {
+    // SAFETY: the advice changes no memory; addresses where nothing is mapped are an error.
+    let _ = unsafe { rustix::mm::madvise(address.as_ptr().cast::<c_void>(), len, Advice::LinuxPopulateRead) };
+}
+
 /// The size of a page: 4096 on x86-64; on aarch64 also 16 or 64 KiB.
 pub fn page_size() -> usize {
     rustix::param::page_size()

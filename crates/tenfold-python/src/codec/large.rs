@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyList};
+use tenfold_engine::HeapError;
 use tenfold_engine::shm::message::{InPlace, Payload};
 use tenfold_engine::shm::private_view::PrivateView;
 
@@ -25,60 +26,46 @@ pub(super) const LARGE: usize = 64 << 10;
 /// less than a mapping and its page faults.
 const MAPPED: usize = 512 << 10;
 
+/// So much of a message is copied rather than mapped to be looked at.
+const COPIED: usize = 128 << 10;
+
 /// Decodes a large payload.
 ///
 /// # Errors
 /// If the bytes make no sense, or unpickling fails.
 #[cold]
 pub(super) fn decode(py: Python<'_>, payload: &Arc<Payload>) -> PyResult<Py<PyAny>> {
-    match InPlace::of(Arc::clone(payload)).map_err(errors::heap)? {
-        Some(bytes) => decode_in_place(py, payload, Arc::new(bytes)),
-        None => decode_by_reading(py, payload),
+    let mut tag = [0];
+    payload.read(0, &mut tag).map_err(errors::heap)?;
+    if tag[0] == BUFFERS {
+        return decode_buffers(py, payload);
     }
+    let (source, all) = (Source::of(payload)?, 1..payload.len());
+    Ok(match tag[0] {
+        PICKLE => unpickle(&source.pickle(py, all)?, None)?.unbind(),
+        BYTES => source.bytes(py, all)?.into_any().unbind(),
+        BYTEARRAY => source.bytearray(py, all)?.into_any().unbind(),
+        _ => payload.with(|bytes| decode::decode(py, bytes)).map_err(errors::heap)??,
+    })
 }
 
-type Message = Arc<InPlace<Arc<Payload>>>;
-
-fn decode_in_place(py: Python<'_>, payload: &Arc<Payload>, bytes: Message) -> PyResult<Py<PyAny>> {
-    match bytes[0] {
-        PICKLE => {
-            let view = Bound::new(py, View::of_message(&bytes, 1, bytes.len() - 1))?;
-            Ok(unpickle(&view, None)?.unbind())
-        }
-        BUFFERS => {
-            let layout = Layout::read(bytes.len(), |at, part| {
-                part.copy_from_slice(bytes.get(at..at + part.len()).ok_or_else(nonsense)?);
-                Ok(())
-            })?;
-            let copy = |range: Range<usize>| buffers::bytearray(py, &bytes[range]);
-            let list = buffers_of(py, payload, &layout, copy)?;
-            let view = Bound::new(py, View::of_message(&bytes, layout.pickle.start, layout.pickle.len()))?;
-            // What is mapped holds the message; nothing else does once the pickle is read.
-            drop(bytes);
-            Ok(unpickle(&view, Some(&list))?.unbind())
-        }
-        _ => decode::decode(py, &bytes),
-    }
-}
-
-/// The buffers, the large ones mapped and the others copied.
-fn buffers_of<'py>(
-    py: Python<'py>,
-    payload: &Payload,
-    layout: &Layout,
-    copy: impl Fn(Range<usize>) -> PyResult<Bound<'py, PyByteArray>>,
-) -> PyResult<Bound<'py, PyList>> {
-    let mapped = map_large(payload, layout)?;
+fn decode_buffers(py: Python<'_>, payload: &Arc<Payload>) -> PyResult<Py<PyAny>> {
+    let layout = Layout::read(payload.len(), |at, bytes| payload.read(at, bytes).map_err(errors::heap))?;
+    let mapped = map_large(payload, &layout)?;
+    let is_mapped = |range: &Range<usize>| mapped.is_some() && range.len() >= MAPPED;
+    let rest: usize = layout.buffers.iter().filter(|range| !is_mapped(range)).map(Range::len).sum();
+    let source =
+        if layout.pickle.len() + rest > COPIED { Source::of(payload)? } else { Source::File(Arc::clone(payload)) };
     let list = PyList::empty(py);
     for range in &layout.buffers {
         match &mapped {
-            Some((start, view)) if range.len() >= MAPPED => {
+            Some((start, view)) if is_mapped(range) => {
                 list.append(Bound::new(py, View::of_private(view, range.start - start, range.len()))?)?;
             }
-            _ => list.append(copy(range.clone())?)?,
+            _ => list.append(source.bytearray(py, range.clone())?)?,
         }
     }
-    Ok(list)
+    Ok(unpickle(&source.pickle(py, layout.pickle)?, Some(&list))?.unbind())
 }
 
 /// One private view from the first to the last of the large buffers, and where it begins. None if there is no large
@@ -89,33 +76,52 @@ fn map_large(payload: &Payload, layout: &Layout) -> PyResult<Option<(usize, Arc<
     let last = large.next_back().unwrap_or(first);
     match payload.look_privately(first.start, last.end - first.start) {
         Ok(view) => Ok(view.map(|view| (first.start, Arc::new(view)))),
-        Err(tenfold_engine::HeapError::AddressSpace { .. } | tenfold_engine::HeapError::FileTaken) => Ok(None),
+        Err(HeapError::AddressSpace { .. } | HeapError::FileTaken) => Ok(None),
         Err(error) => Err(errors::heap(error)),
     }
 }
 
-/// Decodes a payload that cannot be looked at in one piece.
-#[cold]
-fn decode_by_reading(py: Python<'_>, payload: &Arc<Payload>) -> PyResult<Py<PyAny>> {
-    let read = |at: usize, bytes: &mut [u8]| payload.read(at, bytes).map_err(errors::heap);
-    let read_bytes = |range: Range<usize>| {
-        let made = PyBytes::new_with(py, range.len(), |bytes| read(range.start, bytes));
-        made.map_err(|error| buffers::no_room(py, error, range.len()))
-    };
-    let read_bytearray =
-        |range: Range<usize>| buffers::bytearray_with(py, range.len(), |bytes| read(range.start, bytes));
-    let all = 1..payload.len();
-    let mut tag = [0];
-    read(0, &mut tag)?;
-    Ok(match tag[0] {
-        PICKLE => unpickle(&read_bytes(all)?, None)?.unbind(),
-        BYTES => read_bytes(all)?.into_any().unbind(),
-        BYTEARRAY => read_bytearray(all)?.into_any().unbind(),
-        BUFFERS => {
-            let layout = Layout::read(payload.len(), read)?;
-            let list = buffers_of(py, payload, &layout, read_bytearray)?;
-            unpickle(&read_bytes(layout.pickle)?, Some(&list))?.unbind()
+/// Where the parts of a message are copied from.
+enum Source {
+    /// From where it lies.
+    Message(Arc<InPlace<Arc<Payload>>>),
+    /// Through the file: little of it is wanted, or this process cannot map it.
+    File(Arc<Payload>),
+}
+
+impl Source {
+    fn of(payload: &Arc<Payload>) -> PyResult<Source> {
+        let in_place = InPlace::of(Arc::clone(payload)).map_err(errors::heap)?;
+        Ok(in_place.map_or_else(|| Source::File(Arc::clone(payload)), |bytes| Source::Message(Arc::new(bytes))))
+    }
+
+    fn bytes<'py>(&self, py: Python<'py>, range: Range<usize>) -> PyResult<Bound<'py, PyBytes>> {
+        match self {
+            Source::Message(message) => buffers::bytes(py, message.get(range).ok_or_else(nonsense)?),
+            Source::File(payload) => {
+                let len = range.len();
+                PyBytes::new_with(py, len, |bytes| payload.read(range.start, bytes).map_err(errors::heap))
+                    .map_err(|error| buffers::no_room(py, error, len))
+            }
         }
-        _ => decode::decode(py, &payload.to_vec().map_err(errors::heap)?)?,
-    })
+    }
+
+    fn bytearray<'py>(&self, py: Python<'py>, range: Range<usize>) -> PyResult<Bound<'py, PyByteArray>> {
+        match self {
+            Source::Message(message) => buffers::bytearray(py, message.get(range).ok_or_else(nonsense)?),
+            Source::File(payload) => {
+                buffers::bytearray_with(py, range.len(), |bytes| payload.read(range.start, bytes).map_err(errors::heap))
+            }
+        }
+    }
+
+    /// Something that unpickling can read from.
+    fn pickle<'py>(&self, py: Python<'py>, range: Range<usize>) -> PyResult<Bound<'py, PyAny>> {
+        match self {
+            Source::Message(message) => {
+                Ok(Bound::new(py, View::of_message(message, range.start, range.len()))?.into_any())
+            }
+            Source::File(_) => Ok(self.bytes(py, range)?.into_any()),
+        }
+    }
 }

@@ -313,8 +313,10 @@ impl Heap {
         let _ = self.account(seat, descriptor, |a| is_free().then_some(Account { warm: a.committed, ..a }));
         let header = self.header();
         let (warm, committed) = (header.warm.load(Ordering::Relaxed), header.committed.load(Ordering::Relaxed));
-        if warm > WARM_MIN.max(committed / 2) {
-            let _ = self.trim_class(seat, class);
+        let most = WARM_MIN.max(committed / 2);
+        if warm > most {
+            // Well below, or the next one would do it again.
+            let _ = self.trim_class(seat, class, most / 2);
         }
     }
 
@@ -326,14 +328,40 @@ impl Heap {
     pub fn trim(self, seat: Seat) -> Result<()> {
         let Some(first) = class::class_of(SMALL + 1) else { return Ok(()) };
         for class in first..class::CLASSES {
-            self.trim_class(seat, class)?;
+            self.trim_class(seat, class, 0)?;
         }
         Ok(())
     }
 
-    fn trim_class(self, seat: Seat, class: usize) -> Result<()> {
+    /// Gives pages of the class's free blocks back until no more than `enough` bytes of all classes are warm; those of
+    /// the blocks that would be taken last go first.
+    fn trim_class(self, seat: Seat, class: usize, enough: u64) -> Result<()> {
         let head = self.class(class);
         let _guard = head.field(|h| &h.lock).lock_from(self, seat)?;
+        let mut have = 0_u64;
+        self.each_free(head, |descriptor| {
+            have = have.saturating_add(descriptor.committed.load(Ordering::Relaxed));
+            Ok(())
+        })?;
+        let excess = self.header().warm.load(Ordering::Relaxed).saturating_sub(enough);
+        let mut keep = if enough == 0 { 0 } else { have.saturating_sub(excess) };
+        self.each_free(head, |descriptor| {
+            let have = descriptor.committed.load(Ordering::Relaxed);
+            if have <= keep {
+                keep -= have;
+                return Ok(());
+            }
+            let at = descriptor.offset.load(Ordering::Relaxed);
+            if !self.has_blocks(at, have) || have > class::size_of_class(class).next_multiple_of(PAGE) {
+                return Err(HeapError::corrupt("pages of a free block", descriptor.offset()));
+            }
+            our_file()?.punch_hole(at, have).map_err(HeapError::os("fallocate"))?;
+            self.account(seat, descriptor, |_| Some(Account { committed: 0, warm: 0 })).map(drop)
+        })
+    }
+
+    /// Goes through the free blocks of a class, whose lock the caller holds.
+    fn each_free(self, head: At<ClassHead>, mut f: impl FnMut(At<Descriptor>) -> Result<()>) -> Result<()> {
         let mut index = head.free.load(Ordering::Relaxed);
         // A list that is longer than there are descriptors is a ring.
         for _ in 0..self.header().descriptors.load(Ordering::Relaxed) {
@@ -341,15 +369,7 @@ impl Heap {
                 break;
             }
             let descriptor = self.descriptor(index)?;
-            let have = descriptor.committed.load(Ordering::Relaxed);
-            if have > 0 {
-                let at = descriptor.offset.load(Ordering::Relaxed);
-                if !self.has_blocks(at, have) || have > class::size_of_class(class).next_multiple_of(PAGE) {
-                    return Err(HeapError::corrupt("pages of a free block", descriptor.offset()));
-                }
-                our_file()?.punch_hole(at, have).map_err(HeapError::os("fallocate"))?;
-                self.account(seat, descriptor, |_| Some(Account { committed: 0, warm: 0 }))?;
-            }
+            f(descriptor)?;
             index = descriptor.next.load(Ordering::Relaxed);
         }
         Ok(())

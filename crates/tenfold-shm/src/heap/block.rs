@@ -8,6 +8,7 @@
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use super::large::Access;
 use super::{At, FIXED, Heap, Shared, WINDOW, Word, class};
 use crate::error::{HeapError, Result};
 use crate::object::ObjectKind;
@@ -194,7 +195,7 @@ impl Block {
     pub fn write(self, heap: Heap, at: u64, bytes: &[u8]) -> Result<()> {
         self.check(at, bytes.len() as u64)?;
         if self.len > WINDOW
-            && let Some(mapped) = self.mapped(heap)
+            && let Some(mapped) = self.mapped(heap, Access::Write(bytes.len()))
         {
             // SAFETY: the range lies inside the block, which is mapped; the caller owns the block, so nobody
             // else reads or writes it; a Rust slice never overlaps a mapping of the heap.
@@ -212,7 +213,7 @@ impl Block {
     pub fn read(self, heap: Heap, at: u64, bytes: &mut [u8]) -> Result<()> {
         self.check(at, bytes.len() as u64)?;
         if self.len > WINDOW
-            && let Some(mapped) = self.mapped(heap)
+            && let Some(mapped) = self.mapped(heap, Access::Read(bytes.len()))
         {
             // SAFETY: as in `write`, the other way round.
             unsafe { mapped.as_ptr().add(at as usize).copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
