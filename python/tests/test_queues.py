@@ -352,9 +352,11 @@ def test_join_waits_for_all_tasks(method):
 
 
 def use_what_was_sent(q):
-    inner, simple = q.get()
-    inner.put("from inside")
-    simple.put("simply")
+    lock, event, inner, simple = q.get()
+    with lock:
+        inner.put("from inside")
+        simple.put("simply")
+        event.set()
 
 
 def test_handles_travel_to_a_process_that_runs_already(method):
@@ -362,10 +364,31 @@ def test_handles_travel_to_a_process_that_runs_already(method):
     q = context.Queue()
     child = context.Process(target=use_what_was_sent, args=(q,))
     child.start()
+    lock, event = context.Lock(), context.Event()
     inner, simple = context.Queue(), context.SimpleQueue()
-    q.put((inner, simple))
+    with lock:
+        q.put((lock, event, inner, simple))
+        assert not event.wait(0.1)
+    assert event.wait(60)
     assert inner.get() == "from inside" and simple.get() == "simply"
     child.join()
+
+
+def set_by_name(q):
+    things = q.get()
+    things["d"]["seen"] = True
+
+
+def test_a_managers_dict_travels_to_a_process_that_runs_already(method):
+    context = tenfold.get_context(method)
+    q = context.Queue()
+    child = context.Process(target=set_by_name, args=(q,))
+    child.start()
+    with context.Manager() as manager:
+        d = manager.dict()
+        q.put({"d": d})
+        child.join()
+        assert d["seen"] is True
 
 
 def test_a_queue_in_a_queue_outlives_its_sender():
