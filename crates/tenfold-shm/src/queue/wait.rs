@@ -16,9 +16,11 @@ use crate::heap::{At, Heap};
 use crate::kill_point::{KillPoint, reach};
 use crate::participant::{Seat, seat};
 
-/// Looks at the other end before letting other threads run, at doubling distances: each look takes
-/// the cache line from whoever is at work there.
-const LOOKS: u32 = 7;
+/// Looks at the other end before letting other threads run, at distances that double for a while: each look
+/// takes the cache line from whoever is at work there, but an answer is not to wait long for the next look.
+const LOOKS: u32 = 11;
+/// The last doubling.
+const FARTHEST: u32 = 4;
 /// The most pauses before the first look, about a microsecond: see [`Queue::look_patiently`].
 const PATIENCE: u32 = 64;
 /// Looks between which other threads may run.
@@ -115,7 +117,7 @@ impl Queue {
                 return Ok(());
             }
             if look < LOOKS {
-                (0..1 << look).for_each(|_| core::hint::spin_loop());
+                (0..1 << look.min(FARTHEST)).for_each(|_| core::hint::spin_loop());
             } else if deadline.expired() {
                 return Ok(());
             } else {
