@@ -29,7 +29,7 @@ use super::{Heap, MappedBlock, WINDOW, class};
 use crate::guarded::Guarded;
 
 /// Bytes of mappings that are kept.
-const KEPT_MAX: u64 = 256 << 20;
+const KEPT_MAX: u64 = 384 << 20;
 /// The same as a share of the address space, where that is limited: one part of this many.
 const KEPT_SHARE: u64 = 16;
 /// Blocks that are kept or remembered.
@@ -90,7 +90,7 @@ impl Block {
                 known.last().map(|known| (known.mapped.clone(), known.id))
             })
             .unzip();
-        if let Some(Some(mapped)) = mapped {
+        if let Some(mapped) = mapped.flatten().filter(|mapped| mapped.len() as u64 >= self.len) {
             return Some(mapped);
         }
         match access {
@@ -107,9 +107,10 @@ impl Block {
 
     #[cold]
     fn map_to_keep(self, heap: Heap, with_pages: bool) -> Option<Arc<MappedBlock>> {
-        // All that the block can become: its next user may need more of it.
+        // A little more than the block has now: its next life may need it.
         let state = State::from_bits(self.descriptor.state.load(Ordering::Relaxed));
-        let size = class::size_of_class((state.class as usize).min(class::CLASSES - 1));
+        let most = class::size_of_class((state.class as usize).min(class::CLASSES - 1));
+        let size = self.len.next_multiple_of(WINDOW).min(most);
         if size > room() || size < self.len {
             return None;
         }
