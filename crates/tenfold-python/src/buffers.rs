@@ -1,4 +1,4 @@
-//! Memory from and to Python: the one room of this crate for code that the compiler cannot check.
+//! Memory from and to Python: one of the two rooms of this crate for code that the compiler cannot check.
 //!
 //! ```text
 //!   numpy array ── base ──▶ View ── owner ──▶ private view of a message │ message │ shared memory

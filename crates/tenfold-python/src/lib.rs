@@ -10,6 +10,7 @@
 //!  carrier            which handles a pickle mentions
 //!  waiting            every blocking call: lets go of the GIL, hears of signals
 //!  arguments  shell   what native classes have in common
+//!  quick              the hottest methods as bare C functions
 //!  errors             the engine's errors as Python's
 //! ```
 //!
@@ -26,6 +27,7 @@ mod family;
 mod memory;
 mod pool;
 mod queues;
+mod quick;
 mod record;
 mod shell;
 mod sync;

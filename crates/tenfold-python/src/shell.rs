@@ -25,6 +25,12 @@ impl<T> Shell<T> {
         self.0.get().ok_or_else(|| PyRuntimeError::new_err("__init__() of this object was not called"))
     }
 
+    /// The object, if the shell is filled.
+    #[inline]
+    pub(crate) fn peek(&self) -> Option<&T> {
+        self.0.get()
+    }
+
     /// Fills an empty shell; one that is full stays as it is.
     pub(crate) fn fill(&self, object: T) {
         let _ = self.0.set(object);

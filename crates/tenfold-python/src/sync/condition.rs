@@ -10,6 +10,7 @@ use tenfold_engine::HeapError;
 use tenfold_engine::shm::sync::{self, Acquired, LetGo, UserLock};
 
 use super::{Lock, RLock};
+use crate::quick::{install, quick};
 use crate::shell::Shell;
 use crate::waiting::{deadline, listening};
 use crate::{carrier, errors, family};
@@ -128,8 +129,14 @@ impl Condition {
         }
     }
 
-    #[pyo3(signature = (*_exc))]
-    fn __exit__(&self, _exc: &Bound<'_, PyTuple>) -> PyResult<()> {
+    #[pyo3(signature = (kind=None, value=None, traceback=None, /))]
+    fn __exit__(
+        &self,
+        kind: Option<&Bound<'_, PyAny>>,
+        value: Option<&Bound<'_, PyAny>>,
+        traceback: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let _ = (kind, value, traceback);
         match self.lock.get()? {
             OwnLock::Lock(lock) => lock.get().let_go(),
             OwnLock::RLock(lock) => lock.get().let_go(),
@@ -204,4 +211,19 @@ fn held_by_dead() -> PyErr {
         "the process that held the lock of this condition was killed or crashed while it did; what the lock guards may \
          be half changed (this thread holds the lock again, as after every wait)",
     )
+}
+
+quick!(Enter: Condition, c"__enter__", 0, |condition| match condition.lock.peek()? {
+    OwnLock::Lock(lock) => lock.get().quick_acquire(),
+    OwnLock::RLock(lock) => lock.get().quick_acquire(),
+});
+quick!(Exit: Condition, c"__exit__", 3, |condition| match condition.lock.peek()? {
+    OwnLock::Lock(lock) => lock.get().quick_release(),
+    OwnLock::RLock(lock) => lock.get().quick_release(),
+});
+
+pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Condition>()?;
+    install::<Enter>(module.py())?;
+    install::<Exit>(module.py())
 }

@@ -9,6 +9,7 @@ use tenfold_engine::shm::sync;
 
 use super::taking;
 use crate::arguments::Truth;
+use crate::quick::{Answer, install, quick};
 use crate::shell::Shell;
 use crate::{carrier, errors, family};
 
@@ -60,6 +61,21 @@ impl Lock {
     #[inline]
     pub(crate) fn let_go(&self) -> PyResult<()> {
         self.shared()?.release().map_err(errors::sync)
+    }
+
+    /// Takes it if that is a matter of one step.
+    #[inline]
+    pub(super) fn quick_acquire(&self) -> Option<Answer> {
+        let taken = self.shared.peek()?.acquire_at_once().ok()?;
+        taken.then(|| {
+            self.taken_here();
+            Answer::Yes
+        })
+    }
+
+    #[inline]
+    pub(super) fn quick_release(&self) -> Option<Answer> {
+        self.shared.peek()?.release().is_ok().then_some(Answer::Done)
     }
 
     /// Whether this thread holds it.
@@ -140,4 +156,18 @@ impl Lock {
     fn _handle(&self) -> PyResult<u64> {
         Ok(self.shared()?.handle().id().bits())
     }
+}
+
+quick!(Acquire: Lock, c"acquire", 1, Lock::quick_acquire);
+quick!(Release: Lock, c"release", 0, Lock::quick_release);
+quick!(Enter: Lock, c"__enter__", 0, Lock::quick_acquire);
+quick!(Exit: Lock, c"__exit__", 3, Lock::quick_release);
+
+pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Lock>()?;
+    let py = module.py();
+    install::<Acquire>(py)?;
+    install::<Release>(py)?;
+    install::<Enter>(py)?;
+    install::<Exit>(py)
 }

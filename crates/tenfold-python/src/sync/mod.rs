@@ -23,10 +23,10 @@ pub(crate) use rlock::RLock;
 
 /// Puts the classes into the module.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<Lock>()?;
-    module.add_class::<RLock>()?;
-    module.add_class::<semaphore::Semaphore>()?;
-    module.add_class::<condition::Condition>()?;
+    lock::register(module)?;
+    rlock::register(module)?;
+    semaphore::register(module)?;
+    condition::register(module)?;
     module.add_class::<event::Event>()?;
     module.add_class::<barrier::Barrier>()
 }

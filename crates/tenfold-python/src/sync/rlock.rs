@@ -6,6 +6,7 @@ use tenfold_engine::shm::sync;
 
 use super::taking;
 use crate::arguments::Truth;
+use crate::quick::{Answer, install, quick};
 use crate::shell::Shell;
 use crate::{carrier, errors, family};
 
@@ -30,6 +31,17 @@ impl RLock {
     #[inline]
     pub(crate) fn let_go(&self) -> PyResult<()> {
         self.shared()?.release().map_err(errors::recursive)
+    }
+
+    /// Takes it if that is a matter of one step.
+    #[inline]
+    pub(super) fn quick_acquire(&self) -> Option<Answer> {
+        self.shared.peek()?.acquire_at_once().ok()?.then_some(Answer::Yes)
+    }
+
+    #[inline]
+    pub(super) fn quick_release(&self) -> Option<Answer> {
+        self.shared.peek()?.release().is_ok().then_some(Answer::Done)
     }
 
     /// Whether this thread holds it.
@@ -110,4 +122,18 @@ impl RLock {
     fn _handle(&self) -> PyResult<u64> {
         Ok(self.shared()?.handle().id().bits())
     }
+}
+
+quick!(Acquire: RLock, c"acquire", 1, RLock::quick_acquire);
+quick!(Release: RLock, c"release", 0, RLock::quick_release);
+quick!(Enter: RLock, c"__enter__", 0, RLock::quick_acquire);
+quick!(Exit: RLock, c"__exit__", 3, RLock::quick_release);
+
+pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<RLock>()?;
+    let py = module.py();
+    install::<Acquire>(py)?;
+    install::<Release>(py)?;
+    install::<Enter>(py)?;
+    install::<Exit>(py)
 }

@@ -11,6 +11,7 @@ use tenfold_engine::shm::sync::{self, SyncResult};
 use tenfold_engine::sys::clock::Deadline;
 
 use crate::arguments::Truth;
+use crate::quick::{Answer, install, quick};
 use crate::shell::Shell;
 use crate::waiting::{blocking, deadline};
 use crate::{carrier, errors, family};
@@ -109,8 +110,14 @@ impl Semaphore {
         wait(py, None, |deadline| semaphore.acquire_held(deadline), undo)
     }
 
-    #[pyo3(signature = (*_exc))]
-    fn __exit__(&self, _exc: &Bound<'_, PyTuple>) -> PyResult<()> {
+    #[pyo3(signature = (kind=None, value=None, traceback=None, /))]
+    fn __exit__(
+        &self,
+        kind: Option<&Bound<'_, PyAny>>,
+        value: Option<&Bound<'_, PyAny>>,
+        traceback: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let _ = (kind, value, traceback);
         let semaphore = self.shared()?;
         // Not held: taken by `acquire`, or by the process that this one was forked from. Then it is put back all the
         // same, as the standard library does.
@@ -134,4 +141,27 @@ impl Semaphore {
     fn _handle(&self) -> PyResult<u64> {
         Ok(self.shared()?.handle().id().bits())
     }
+}
+
+quick!(Acquire: Semaphore, c"acquire", 1, |semaphore| {
+    // Without overtaking those who have waited for long.
+    semaphore.shared.peek()?.acquire(Deadline::passed()).ok()?.then_some(Answer::Yes)
+});
+quick!(Release: Semaphore, c"release", 0, |semaphore| {
+    semaphore.shared.peek()?.release(1).is_ok().then_some(Answer::Done)
+});
+quick!(Enter: Semaphore, c"__enter__", 0, |semaphore| {
+    semaphore.shared.peek()?.acquire_held(Deadline::passed()).ok()?.then_some(Answer::Yes)
+});
+quick!(Exit: Semaphore, c"__exit__", 3, |semaphore| {
+    semaphore.shared.peek()?.release_held().ok()?.then_some(Answer::Done)
+});
+
+pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Semaphore>()?;
+    let py = module.py();
+    install::<Acquire>(py)?;
+    install::<Release>(py)?;
+    install::<Enter>(py)?;
+    install::<Exit>(py)
 }
