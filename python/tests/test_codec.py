@@ -4,6 +4,7 @@ import contextlib
 import copyreg
 import pickle
 import struct
+import threading
 
 import pytest
 from hypothesis import given, settings
@@ -172,7 +173,7 @@ def test_errors_of_pickling_are_pickles_own():
     with pytest.raises(RuntimeError, match="not me"):
         _native.encoded(Unpicklable())
     with pytest.raises((TypeError, pickle.PicklingError)):
-        _native.encoded([open(__file__)])
+        _native.encoded([threading.Lock()])
 
 
 def test_cloudpickle_is_used_where_pickle_cannot():
