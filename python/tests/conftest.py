@@ -11,6 +11,9 @@ from companions import LONG, Child
 
 import tenfold
 
+# A shell that runs a job in the background has it ignore Ctrl-C, and programs inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 METHODS = ["fork", "spawn", "forkserver"]
 # Seconds after which a program is taken to hang.
 LIMIT = 60
