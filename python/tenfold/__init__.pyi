@@ -112,12 +112,14 @@ __all__ = [
     "get_context",
     "get_logger",
     "get_start_method",
+    "heap_stats",
     "install",
     "log_to_stderr",
     "parent_process",
     "reducer",
     "set_executable",
     "set_forkserver_preload",
+    "set_heap_limit",
     "set_start_method",
 ]
 
