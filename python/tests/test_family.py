@@ -155,8 +155,8 @@ def steal():
 if __name__ == "__main__":
     {thief}
     context = tenfold.get_context({method!r})
-    # Of a death by a signal not everybody can tell once the system has forgotten the process.
-    ends = ((sys.exit, (7,), (7,)), (os._exit, (5,), (5,)), (os.abort, (), (-6, 255)))
+    # What the child could not tell itself is unknown (255) if the thief was faster than the warden.
+    ends = ((sys.exit, (7,), (7,)), (os._exit, (5,), (5, 255)), (os.abort, (), (-6, 255)))
     for target, args, codes in ends:
         child = context.Process(target=target, args=args)
         child.start()
