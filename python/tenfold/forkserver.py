@@ -21,7 +21,7 @@ def _start_server(executable, arguments, descriptors):
     """Start the server's process; stands in for `util.spawnv_passfds` below."""
     *options, program = arguments
     invitation, heap = _family.invitation()
-    first = f"from tenfold import _family; _family.arrive({invitation!r}); "
+    first = f"from tenfold import _family, _worker; _family.arrive({invitation!r}); "
     if _alias.installed():
         first += "import tenfold; tenfold.install(); "
     # The main module shall see what it would see in a child.

@@ -1,6 +1,6 @@
 """Pools of worker processes, and of threads.
 
-    map, apply … ─▶ the board (native) ◀─ workers: processes that run `_work`
+    map, apply … ─▶ the board (native) ◀─ workers: processes that run `_worker.work`
          │                                    ▲
     results, iterators (native)               │ starts, replaces
          ▲                                    │
@@ -14,8 +14,7 @@ joblib's does, wants the standard library's pool with its queues, and gets it.
 
 import os
 
-from . import get_context, process, util
-from ._cpus import available_cpus
+from . import get_context, util
 from ._crew import Crew
 from ._faults import (  # noqa: F401
     BrokenPool,
@@ -34,6 +33,7 @@ from ._results import (  # noqa: F401
     IMapUnorderedIterator,
     MapResult,
 )
+from ._worker import work
 
 std = mirror(globals(), "pool")
 INIT, RUN, CLOSE, TERMINATE = std.INIT, std.RUN, std.CLOSE, std.TERMINATE
@@ -66,7 +66,7 @@ class Pool(std.Pool):
         max_memory=None,
     ):
         if processes is None:
-            processes = available_cpus()
+            processes = _processors()
         context = context or get_context()
         if type(self)._setup_queues is not std.Pool._setup_queues:
             super().__init__(processes, initializer, initargs, maxtasksperchild, context)
@@ -285,12 +285,18 @@ class Pool(std.Pool):
         self._crew.join()
 
 
+def _processors():
+    from ._cpus import available_cpus
+
+    return available_cpus()
+
+
 def _maker(pool, arguments):
     """Return a function that makes a worker; it does not keep the pool alive."""
     make, context = pool.Process, pool._ctx
 
     def worker():
-        made = make(context, target=_work, args=arguments)
+        made = make(context, target=work, args=arguments)
         made.name = made.name.replace("Process", "PoolWorker")
         made.daemon = True
         return made
@@ -304,29 +310,6 @@ def _not_submitted(result, error, timeout, retries):
     if asked and isinstance(error, (ValueError, OverflowError)):
         raise error
     result._fail(error)
-
-
-def _work(board, initializer, initargs, max_tasks, max_memory):
-    """Be a worker."""
-    # A worker may have workers of its own: they go when it goes.
-    process.current_process()._config["tenfold_worker"] = True
-    try:
-        if max_memory is not None:
-            _limit_memory(max_memory)
-        if initializer is not None:
-            initializer(*initargs)
-    except BaseException as error:
-        if board.declare_broken(error):
-            raise
-        os._exit(1)
-    board.work(max_tasks)
-
-
-def _limit_memory(max_memory):
-    import resource
-
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (max_memory, hard))
 
 
 class ThreadPool(std.ThreadPool, Pool):
