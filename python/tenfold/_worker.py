@@ -1,4 +1,4 @@
-"""What a pool's worker process runs. It imports next to nothing: each fresh worker would pay for it."""
+"""What a pool's worker process runs. It imports next to nothing: each fresh worker pays for it."""
 
 import os
 
