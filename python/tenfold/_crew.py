@@ -10,6 +10,7 @@ Workers that die again and again before they are ready are not replaced: the poo
 
 import contextlib
 import os
+import signal
 import threading
 import time
 
@@ -21,20 +22,34 @@ __all__ = ["Crew"]
 _FAILURES_MAX = 3
 # Seconds that a worker has between SIGTERM and SIGKILL.
 _GRACE = 2.0
+# Seconds that feeding threads have to notice the end.
+_FEEDERS_GRACE = 0.2
+
+
+@contextlib.contextmanager
+def _deaf_to_ctrl_c():
+    """What is started meanwhile hears of Ctrl-C only once it says so (`_worker.work`)."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Crew:
     """A pool's workers."""
 
-    def __init__(self, board, herald, workers, size, make):
+    def __init__(self, board, herald, workers, size, make, inherit):
         self._board = board
         self._herald = herald
         self._workers = workers
         self._size = size
         self._make = make
+        # Whether workers inherit this thread's signal mask.
+        self._inherit = inherit
         self._lock = threading.RLock()
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._feeders = set()
+        self._feeders = {}
         self._closing = False
         self._terminated = False
         self._dead = 0
@@ -65,7 +80,8 @@ class Crew:
         with self._lock:
             while len(self._workers) < self._size and not self._terminated:
                 worker = self._make()
-                worker.start()
+                with _deaf_to_ctrl_c() if self._inherit else contextlib.nullcontext():
+                    worker.start()
                 self._workers.append(worker)
 
     def feed(self, stream, iterator, group):
@@ -74,7 +90,7 @@ class Crew:
             target=self._feed, args=(stream, iterator, group), name="tenfold-feeder", daemon=True
         )
         with self._lock:
-            self._feeders.add(thread)
+            self._feeders[thread] = stream
         thread.start()
 
     def _feed(self, stream, iterator, group):
@@ -85,7 +101,7 @@ class Crew:
             error = raised
         stream._complete(error)
         with self._lock:
-            self._feeders.discard(threading.current_thread())
+            self._feeders.pop(threading.current_thread(), None)
         self._ring()
 
     def close(self):
@@ -111,7 +127,10 @@ class Crew:
         self._board.terminate()
         with self._lock:
             workers = list(self._workers)
+            feeders = dict(self._feeders)
         self._herald.end()
+        for stream in feeders.values():
+            stream._wake()
         self._ring()
         for worker in workers:
             if worker.exitcode is None:
@@ -125,17 +144,28 @@ class Crew:
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join()
         self._herald.join()
+        # One that its iterator keeps waiting is left behind.
+        deadline = time.monotonic() + _FEEDERS_GRACE
+        for thread in feeders:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
 
     def _ring(self):
         os.eventfd_write(self._bell, 1)
 
     def _run(self):
         wait = original("connection").wait
-        while self._tend():
-            wait([*(worker.sentinel for worker in list(self._workers)), self._bell])
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self._bell)
-        self._herald.end()
+        try:
+            while self._tend():
+                wait([*(worker.sentinel for worker in list(self._workers)), self._bell])
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(self._bell)
+        except BaseException as error:
+            # Nobody looks after the workers any more.
+            self._board.declare_broken(error)
+            raise
+        finally:
+            self._herald.end()
 
     def _tend(self):
         """Do what is to be done; returns whether there will be more."""

@@ -1,26 +1,39 @@
 """What a pool's worker process runs. It imports next to nothing: each fresh worker pays for it."""
 
+import contextlib
 import os
+import signal
 
 from . import process
 
 __all__ = ["work"]
 
 
-def work(board, initializer, initargs, max_tasks, max_memory):
-    """Be a worker."""
+def work(board, initializer, initargs, max_tasks, max_memory, hears_ctrl_c):
+    """Be a worker.
+
+    Ctrl-C reaches all processes of a program at once, and one traceback is enough: a worker that
+    starts, waits or ends takes no notice. In a task it is the task's error.
+    """
     # A worker may have workers of its own: they go when it goes.
     process.current_process()._config["tenfold_worker"] = True
     try:
+        if hears_ctrl_c:
+            # What came before is for the parent.
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         if max_memory is not None:
             _limit_memory(max_memory)
         if initializer is not None:
             initializer(*initargs)
+    except KeyboardInterrupt:
+        os._exit(1)
     except BaseException as error:
         if board.declare_broken(error):
             raise
         os._exit(1)
     board.work(max_tasks)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def _limit_memory(max_memory):

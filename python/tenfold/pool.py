@@ -13,6 +13,7 @@ joblib's does, wants the standard library's pool with its queues, and gets it.
 """
 
 import os
+import signal
 
 from . import get_context, util
 from ._crew import Crew
@@ -91,8 +92,18 @@ class Pool(std.Pool):
         board = PoolBoard()
         board._create(processes)
         self._herald = Herald(board)
-        arguments = (board, initializer, initargs, maxtasksperchild or 0, max_memory)
-        self._crew = Crew(board, self._herald, self._pool, processes, _maker(self, arguments))
+        hears_ctrl_c = signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        arguments = (
+            board,
+            initializer,
+            initargs,
+            maxtasksperchild or 0,
+            max_memory,
+            hears_ctrl_c,
+        )
+        inherit = context.get_start_method() != "forkserver"
+        make = _maker(self, arguments)
+        self._crew = Crew(board, self._herald, self._pool, processes, make, inherit)
         self._crew.start()
         self._board = board
         self._terminate = util.Finalize(self, self._crew.terminate, exitpriority=15)

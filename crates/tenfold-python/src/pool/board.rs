@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use pyo3::exceptions::PyValueError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict, PyTuple};
 use tenfold_engine::Heap;
@@ -61,6 +62,15 @@ impl PoolBoard {
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PoolBoard {
         PoolBoard { shared: Shell::empty(), calls: Mutex::default() }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.calls.try_lock().map_or(Ok(()), |calls| calls.visit(&visit))
+    }
+
+    fn __clear__(&self) {
+        let last = lock(&self.calls).forget();
+        drop(last);
     }
 
     /// Makes the board, for so many workers.

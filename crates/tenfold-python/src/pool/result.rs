@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, Weak};
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyList, PyTuple};
 use tenfold_engine::shm::board::{Batch, Board, Cancel, Outcome};
@@ -369,6 +370,22 @@ impl PoolResult {
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PoolResult {
         PoolResult { shared: Arc::default() }
+    }
+
+    /// An exception that was raised refers to frames, which may refer to the result.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Ok(state) = self.shared.state.try_lock() else { return Ok(()) };
+        if let Some(Settled::Value(object) | Settled::Error(object)) = &state.settled {
+            visit.call(object)?;
+        }
+        state.values.iter().chain(&state.error).try_for_each(|object| visit.call(object))
+    }
+
+    fn __clear__(&self) {
+        let mut state = lock(&self.shared.state);
+        let (settled, values, error) = (state.settled.take(), core::mem::take(&mut state.values), state.error.take());
+        drop(state);
+        drop((settled, values, error));
     }
 
     /// Whether the call has completed.

@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use pyo3::exceptions::{PyException, PyRuntimeError, PyStopIteration};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyTuple};
 use tenfold_engine::Heap;
@@ -390,6 +391,25 @@ impl PoolStream {
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PoolStream {
         PoolStream { state: Mutex::default(), reads: AtomicU32::new(0) }
+    }
+
+    /// An error of the inputs refers to frames, which may refer to the stream.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Ok(state) = self.state.try_lock() else { return Ok(()) };
+        state.pieces.iter().try_for_each(|piece| match piece {
+            Piece::Error(error) => visit.call(error),
+            Piece::Tasks(_) | Piece::Raised => Ok(()),
+        })
+    }
+
+    fn __clear__(&self) {
+        let pieces = lock(&self.state).end();
+        drop(pieces);
+    }
+
+    /// The pool has ended: wakes the feeder.
+    fn _wake(&self) {
+        futex::wake(&self.reads, u32::MAX);
     }
 
     /// Feeds inputs from an iterator, in groups of `group` of which one that is not whole for an error of the iterator

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use pyo3::exceptions::{PyOverflowError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use tenfold_engine::Heap;
@@ -156,9 +157,22 @@ impl Calls {
         Ok(pickled)
     }
 
-    /// Lets go of everything.
+    /// Takes no further calls.
     pub(super) fn end(&mut self) {
         self.open = None;
+    }
+
+    /// Shows the garbage collector what is held.
+    ///
+    /// # Errors
+    /// Its own.
+    pub(super) fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.last.as_ref().map_or(Ok(()), |(function, _)| visit.call(function))
+    }
+
+    /// Lets go of what Python knows of.
+    pub(super) fn forget(&mut self) -> Option<Py<PyAny>> {
+        self.last.take().map(|(function, _)| function)
     }
 }
 

@@ -18,8 +18,9 @@ use tenfold_engine::pool::TimeLimit;
 use tenfold_engine::shm::board::{Board, BoardState, Chunk};
 use tenfold_engine::shm::heap::BlockId;
 use tenfold_engine::shm::message::Payload;
+use tenfold_engine::shm::participant::{self, Identity};
 
-use super::failure::Failure;
+use super::failure::{Failure, report_bytes};
 use super::task::{Kind, is_reference, split_call, split_callee};
 use crate::{codec, errors, waiting};
 
@@ -30,6 +31,7 @@ const FUNCTIONS_MAX: usize = 256;
 struct Worker<'a, 'py> {
     py: Python<'py>,
     board: &'a Board,
+    me: Identity,
     limit: TimeLimit,
     /// Functions by the pickles that name them.
     functions: HashMap<Vec<u8>, Bound<'py, PyAny>>,
@@ -46,17 +48,28 @@ struct Worker<'a, 'py> {
 /// `SystemExit` from a task; what a signal handler raises; if the heap is corrupt or has no room.
 pub(super) fn work(py: Python<'_>, board: &Board, max_tasks: u32) -> PyResult<()> {
     let most = if max_tasks == 0 { u64::MAX } else { u64::from(max_tasks) << 32 };
+    let me = participant::me(board.handle().heap()).map_err(errors::heap)?;
     let mut worker =
-        Worker { py, board, limit: TimeLimit::default(), functions: HashMap::new(), job: None, done: 0, most };
+        Worker { py, board, me, limit: TimeLimit::default(), functions: HashMap::new(), job: None, done: 0, most };
     board.join_as_worker().map_err(errors::heap)?;
     while worker.done < worker.most {
-        match board.claim().map_err(errors::heap)? {
+        match claim(py, board)? {
             Some(chunk) => worker.run(chunk)?,
             None if board.state() != BoardState::Open => break,
             None => worker.wait()?,
         }
     }
     board.leave().map_err(errors::heap)
+}
+
+/// Takes some tasks. If that fails, it would fail for another worker, too: the pool is broken.
+fn claim(py: Python<'_>, board: &Board) -> PyResult<Option<Chunk>> {
+    board.claim().map_err(|error| {
+        let error = errors::heap(error);
+        // Without room for the reason, the pool goes on as it can.
+        let _ = report_bytes(py, &error).map(|report| board.declare_broken(&report));
+        error
+    })
 }
 
 impl<'py> Worker<'_, 'py> {
@@ -90,6 +103,10 @@ impl<'py> Worker<'_, 'py> {
                 Some(Ok(function)) => self.apply(function, &chunk, item, kind),
                 Some(Err(error)) => Err(error.clone_ref(self.py)),
             };
+            if participant::me(chunk.heap()).map_err(errors::heap)? != self.me {
+                // The task has forked, and this is the child: the task is its parent's.
+                return Err(PySystemExit::new_err(1));
+            }
             match called {
                 Ok(result) => self.commit(&mut chunk, &result)?,
                 Err(error) if error.is_instance_of::<PySystemExit>(self.py) => return Err(error),

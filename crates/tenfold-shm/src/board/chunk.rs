@@ -193,6 +193,11 @@ impl Chunk {
         self.tables.head.function.load(Ordering::Relaxed)
     }
 
+    /// The heap.
+    pub fn heap(&self) -> Heap {
+        self.heap
+    }
+
     /// Nanoseconds that one item may take; 0 for no limit.
     pub fn timeout(&self) -> u64 {
         self.tables.head.timeout.load(Ordering::Relaxed)
