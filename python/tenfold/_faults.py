@@ -137,6 +137,7 @@ def name_limits(exception):
 def _remote_traceback(text):
     return original("pool").RemoteTraceback(f'\n"""\n{text}"""')
 
+
 # Programs know them by the package's name.
 for _fault in (BrokenPool, PoolTerminated, TaskCancelled, TaskTimeout, WorkerDied):
     _fault.__module__ = __package__

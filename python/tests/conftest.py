@@ -93,3 +93,26 @@ def python(tmp_path):
         return out
 
     return run
+
+
+@pytest.fixture
+def make_pool(method):
+    """A function that makes pools, in each start method; they are terminated at the end."""
+    pools = []
+
+    def make(processes=2, **kwargs):
+        pool = tenfold.get_context(method).Pool(processes, **kwargs)
+        pools.append(pool)
+        return pool
+
+    yield make
+    for pool in pools:
+        pool.terminate()
+        pool.join()
+
+
+@pytest.fixture
+def fork_pool():
+    with tenfold.get_context("fork").Pool(2) as pool:
+        yield pool
+    pool.join()
