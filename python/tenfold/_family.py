@@ -1,10 +1,10 @@
 """Which processes belong to the program: what tenfold does around the start and the end of each.
 
-parent                                        child
-before_start: there is a heap and a warden
-fork, forked(pid) ──────────────────────────▶ settle(daemon)
-exec, with the heap's descriptor ───────────▶ arrive(invitation), later settle(daemon)
-reaped(pid, status) ◀───────────────────────  leave(code), exit
+    parent                                        child
+    before_start: there is a heap and a warden
+    fork, forked(pid) ──────────────────────────▶ settle(daemon)
+    exec, with the heap's descriptor ───────────▶ arrive(invitation), later settle(daemon)
+    reaped(pid, status) ◀───────────────────────  leave(code), exit
 """
 
 import os
