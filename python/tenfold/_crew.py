@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 
+from ._attendant import Attendant
 from ._original import original
 
 __all__ = ["Crew"]
@@ -28,7 +29,7 @@ _FEEDERS_GRACE = 0.2
 
 @contextlib.contextmanager
 def _deaf_to_ctrl_c():
-    """What is started meanwhile hears of Ctrl-C only once it says so (`_worker.work`)."""
+    """What inherits this thread's mask hears of Ctrl-C only once it says so (`_worker.work`)."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -36,17 +37,33 @@ def _deaf_to_ctrl_c():
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextlib.contextmanager
+def _ctrl_c_later():
+    """Put off Ctrl-C: what is started piece by piece must not be left half done."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    arrived = []
+    signal.signal(signal.SIGINT, lambda *arguments: arrived.append(arguments))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if arrived:
+            handler(*arrived[0])
+
+
 class Crew:
     """A pool's workers."""
 
-    def __init__(self, board, herald, workers, size, make, inherit):
+    def __init__(self, board, herald, workers, size, make, method):
         self._board = board
         self._herald = herald
         self._workers = workers
         self._size = size
         self._make = make
-        # Whether workers inherit this thread's signal mask.
-        self._inherit = inherit
+        self._method = method
         self._lock = threading.RLock()
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._feeders = {}
@@ -57,7 +74,7 @@ class Crew:
         self._seen_ready = 0
         self._last_code = None
         self._owner = os.getpid()
-        self._thread = threading.Thread(target=self._run, name="tenfold-crew", daemon=True)
+        self._thread = Attendant("tenfold-crew", self._run)
 
     def __del__(self):
         os.close(self._bell)
@@ -66,29 +83,35 @@ class Crew:
         """Start the workers, or none: if one cannot be started, its error is raised."""
         try:
             self.fill()
+            self._thread.start()
         except BaseException:
+            self._terminated = True
+            self._board.terminate()
+            self._ring()
             for worker in self._workers:
                 if worker.exitcode is None:
                     worker.terminate()
             for worker in self._workers:
                 worker.join()
+            self._thread.await_end()
             raise
-        self._thread.start()
 
     def fill(self):
         """Start workers until there are enough."""
         with self._lock:
             while len(self._workers) < self._size and not self._terminated:
                 worker = self._make()
-                with _deaf_to_ctrl_c() if self._inherit else contextlib.nullcontext():
+                with contextlib.ExitStack() as around:
+                    if self._method != "fork":
+                        around.enter_context(_ctrl_c_later())
+                    if self._method != "forkserver":
+                        around.enter_context(_deaf_to_ctrl_c())
                     worker.start()
-                self._workers.append(worker)
+                    self._workers.append(worker)
 
     def feed(self, stream, iterator, group):
         """Feed a stream from an iterator, in a thread of its own."""
-        thread = threading.Thread(
-            target=self._feed, args=(stream, iterator, group), name="tenfold-feeder", daemon=True
-        )
+        thread = Attendant("tenfold-feeder", self._feed, stream, iterator, group)
         with self._lock:
             self._feeders[thread] = stream
         thread.start()
@@ -114,7 +137,7 @@ class Crew:
 
     def join(self):
         """Wait until the workers of a pool that is closed or terminated have ended."""
-        self._thread.join()
+        self._thread.await_end()
         self._herald.join()
         for worker in list(self._workers):
             worker.join()
@@ -141,14 +164,12 @@ class Crew:
             if worker.exitcode is None:
                 worker.kill()
                 worker.join()
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join()
+        self._thread.await_end()
         self._herald.join()
         # One that its iterator keeps waiting is left behind.
         deadline = time.monotonic() + _FEEDERS_GRACE
         for thread in feeders:
-            if thread is not threading.current_thread():
-                thread.join(max(0.0, deadline - time.monotonic()))
+            thread.await_end(max(0.0, deadline - time.monotonic()))
 
     def _ring(self):
         os.eventfd_write(self._bell, 1)

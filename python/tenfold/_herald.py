@@ -8,6 +8,8 @@ import contextlib
 import sys
 import threading
 
+from ._attendant import Attendant
+
 __all__ = ["Arrival", "Herald", "arrival", "report"]
 
 
@@ -28,9 +30,7 @@ class Herald:
         with self._lock:
             if self._thread is None:
                 self._board.attend(True)
-                self._thread = threading.Thread(
-                    target=self._run, name="tenfold-herald", daemon=True
-                )
+                self._thread = Attendant("tenfold-herald", self._run)
                 self._thread.start()
         self._board.ring()
 
@@ -42,8 +42,8 @@ class Herald:
     def join(self):
         """Wait for the end."""
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+        if thread is not None:
+            thread.await_end()
 
     def _run(self):
         while True:

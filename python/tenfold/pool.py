@@ -101,9 +101,9 @@ class Pool(std.Pool):
             max_memory,
             hears_ctrl_c,
         )
-        inherit = context.get_start_method() != "forkserver"
         make = _maker(self, arguments)
-        self._crew = Crew(board, self._herald, self._pool, processes, make, inherit)
+        method = context.get_start_method()
+        self._crew = Crew(board, self._herald, self._pool, processes, make, method)
         self._crew.start()
         self._board = board
         self._terminate = util.Finalize(self, self._crew.terminate, exitpriority=15)
