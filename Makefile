@@ -55,7 +55,7 @@ $(VENV)/ready: python/requirements-test.txt
 
 wheel: $(VENV)/ready
 	@rm -rf target/wheels
-	@$(VENV)/bin/maturin build --quiet --release --out target/wheels
+	@$(VENV)/bin/maturin build --quiet --profile python --out target/wheels
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps target/wheels/*.whl
 
 test-python: wheel
@@ -65,9 +65,11 @@ test-python: wheel
 	$(VENV)/bin/python tools/cpython_suite.py
 
 # The native module into the source tree, for work on the Python half: PYTHONPATH=python python3 …
+# PROFILE=release for measuring.
+native: NATIVE = $(if $(filter release,$(PROFILE)),python,python-dev)
 native:
-	@$(CARGO) build --quiet --package tenfold-python $(if $(PROFILE),--profile $(PROFILE))
-	@cp target/$(or $(PROFILE),debug)/lib_native.so python/tenfold/_native.abi3.so
+	@$(CARGO) build --quiet --package tenfold-python --profile $(NATIVE)
+	@cp target/$(NATIVE)/lib_native.so python/tenfold/_native.abi3.so
 
 lint:
 	$(CARGO) fmt --all --check

@@ -7,7 +7,7 @@ use tenfold_engine::guest::{self, GuestError, Invitation, Standing};
 use tenfold_engine::sys::process::ExitStatus;
 use tenfold_engine::{Heap, HeapError};
 
-use crate::{errors, waiting};
+use crate::errors;
 
 impl From<GuestErrorForPython> for PyErr {
     fn from(GuestErrorForPython(error): GuestErrorForPython) -> PyErr {
@@ -75,7 +75,7 @@ fn forked(pid: u32) {
 #[pyfunction]
 fn reaped(py: Python<'_>, pid: u32, status: i32) {
     if let (Some(heap), Some(status)) = (Heap::existing(), ExitStatus::from_wait(status)) {
-        waiting::detached(py, || guest::reaped(heap, pid, status));
+        py.detach(|| guest::reaped(heap, pid, status));
     }
 }
 
@@ -98,7 +98,7 @@ fn ensure_warden(start: &Bound<'_, PyAny>) -> PyResult<()> {
 /// Becomes the warden; returns only if that fails.
 #[pyfunction]
 fn run_warden(py: Python<'_>, invitation: &str) -> PyResult<()> {
-    let error = waiting::detached(py, || guest::run_warden(invitation));
+    let error = py.detach(|| guest::run_warden(invitation));
     Err(GuestErrorForPython(error).into())
 }
 

@@ -14,6 +14,9 @@
 //!  errors             the engine's errors as Python's
 //! ```
 //!
+//! It is built with panics that abort (`profile.python` of the workspace): a daemon thread that waits here when the
+//! interpreter ends is unwound by force, which frames that catch panics would take for a crash.
+//!
 //! All methods that may block let go of the GIL first and go through [`waiting`]. Nothing here keeps state of its own
 //! beside what Python objects hold, so a fork needs no care.
 

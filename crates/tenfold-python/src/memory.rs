@@ -15,7 +15,7 @@ use tenfold_engine::shm::data::{Access, Data};
 
 use crate::buffers::View;
 use crate::shell::Shell;
-use crate::{carrier, errors, family, waiting};
+use crate::{carrier, errors, family};
 
 /// Marks the memory as Python's.
 const FINGERPRINT: u64 = u64::from_le_bytes(*b"pyctypes");
@@ -54,7 +54,7 @@ impl Memory {
         };
         let heap = family::heap()?;
         // Filling much memory with zeros takes a while.
-        let made = waiting::detached(py, || Data::create(heap, Access::Raw, FINGERPRINT, bytes));
+        let made = py.detach(|| Data::create(heap, Access::Raw, FINGERPRINT, bytes));
         self.shared.fill(made.map_err(errors::heap)?);
         Ok(())
     }

@@ -9,7 +9,7 @@ use tenfold_engine::sys::clock::Deadline;
 use tenfold_engine::sys::process::ExitStatus;
 
 use crate::shell::Shell;
-use crate::{carrier, errors, family, waiting};
+use crate::{carrier, errors, family};
 
 /// What is known of one process, kept by those who asked for it.
 #[pyclass(subclass, frozen, module = "tenfold._native")]
@@ -50,7 +50,7 @@ impl Record {
     fn exit_code(&self, py: Python<'_>, timeout: f64) -> PyResult<Option<i32>> {
         let record = self.shared.get()?;
         let deadline = Deadline::after(Duration::from_secs_f64(timeout.max(0.0)));
-        let ending = waiting::detached(py, || {
+        let ending = py.detach(|| {
             loop {
                 let seen = record.changes();
                 match record.ending() {

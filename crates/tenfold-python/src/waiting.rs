@@ -27,34 +27,6 @@ fn look_for_signals() -> bool {
     })
 }
 
-/// Runs `f` without the GIL.
-#[inline]
-pub(crate) fn detached<R: Send>(py: Python<'_>, f: impl FnOnce() -> R + Send) -> R {
-    surviving_the_end(|| py.detach(f))
-}
-
-/// Runs `f`, which lets go of the GIL, or calls Python code that may.
-///
-/// Up to Python 3.13 the end of the interpreter is the end of each thread that asks for the GIL after it: its stack is
-/// unwound by force, which Rust takes for a crash and aborts the process. Such a thread sleeps here instead until the
-/// process has exited, as all do from Python 3.14 on.
-#[inline]
-pub(crate) fn surviving_the_end<R>(f: impl FnOnce() -> R) -> R {
-    struct SleepForEver;
-    impl Drop for SleepForEver {
-        #[cold]
-        fn drop(&mut self) {
-            while !std::thread::panicking() {
-                std::thread::park();
-            }
-        }
-    }
-    let unwound = SleepForEver;
-    let result = f();
-    core::mem::forget(unwound);
-    result
-}
-
 /// Runs `f`, which may block, without the GIL. All deadlines in `f` must be finite ([`deadline`]) to be interruptible.
 ///
 /// # Errors
@@ -77,9 +49,9 @@ pub(crate) fn blocking<R: Send>(
 pub(crate) fn listening<R: Send>(py: Python<'_>, f: impl FnOnce() -> R + Send) -> (R, Option<PyErr>) {
     // Handlers run on the main thread only.
     if process::thread_id() != process::pid() {
-        return (detached(py, f), None);
+        return (py.detach(f), None);
     }
-    let result = detached(py, || interrupt::listen(look_for_signals, f));
+    let result = py.detach(|| interrupt::listen(look_for_signals, f));
     (result, RAISED.take())
 }
 

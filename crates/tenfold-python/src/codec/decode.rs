@@ -12,7 +12,7 @@ use super::{
     ALIGN, BUFFERS, BYTEARRAY, BYTES, FALSE, FLOAT, INT, INT_32, INT_48, NONE, PICKLE, STR, TRUE, TUPLE, large,
     nonsense, take,
 };
-use crate::{buffers, errors, waiting};
+use crate::{buffers, errors};
 
 /// Decodes a payload that has arrived. The payload is let go of as soon as the object does not lean on it any more;
 /// handles inside it have been taken by then.
@@ -191,12 +191,12 @@ pub(super) fn unpickle<'py, T>(
     static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = pickled.py();
     let loads = LOADS.import(py, "pickle", "loads")?;
-    waiting::surviving_the_end(|| match buffers {
+    match buffers {
         None => loads.call1((pickled.as_any(),)),
         Some(buffers) => {
             let keywords = PyDict::new(py);
             keywords.set_item(pyo3::intern!(py, "buffers"), buffers)?;
             loads.call((pickled.as_any(),), Some(&keywords))
         }
-    })
+    }
 }

@@ -14,7 +14,7 @@ use super::manager::{self, Manager, State};
 use super::many::Many;
 use crate::codec::{self, Encoded};
 use crate::shell::Shell;
-use crate::{errors, family, waiting};
+use crate::{errors, family};
 
 /// A dict that processes share. Keys are equal when Python says so; values are copies.
 #[pyclass(subclass, frozen, mapping, module = "tenfold._native")]
@@ -158,7 +158,7 @@ impl Dict {
 
     fn decoded_items<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Py<PyAny>, Py<PyAny>)>> {
         let dict = self.dict()?;
-        let copies = waiting::detached(py, || dict.copy_items()).map_err(raised)?;
+        let copies = py.detach(|| dict.copy_items()).map_err(raised)?;
         let mut all = copies.iter();
         let mut pairs = Vec::with_capacity(copies.len() / 2);
         while let (Some(key), Some(value)) = (all.next(), all.next()) {
@@ -219,7 +219,7 @@ impl Entries {
                 dict.insert_many(keys.zip(values.iter().copied()))
             })
         };
-        waiting::detached(py, insert).map_err(raised)
+        py.detach(insert).map_err(raised)
     }
 }
 
@@ -380,7 +380,7 @@ impl Dict {
     /// Removes all keys.
     fn clear(&self, py: Python<'_>) -> PyResult<()> {
         let dict = self.dict()?;
-        waiting::detached(py, || dict.clear()).map_err(raised)
+        py.detach(|| dict.clear()).map_err(raised)
     }
 
     /// Sets many keys, as `dict.update` does. Other processes see none or all of them.
@@ -396,7 +396,7 @@ impl Dict {
     /// All keys, as a list.
     fn keys<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let dict = self.dict()?;
-        let keys = waiting::detached(py, || dict.copy_keys()).map_err(raised)?;
+        let keys = py.detach(|| dict.copy_keys()).map_err(raised)?;
         let decoded: Vec<_> = keys.iter().map(|key| key::decode(py, key)).collect::<PyResult<_>>()?;
         PyList::new(py, decoded)
     }
@@ -404,7 +404,7 @@ impl Dict {
     /// All values, as a list.
     fn values<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let dict = self.dict()?;
-        let values = waiting::detached(py, || dict.copy_values()).map_err(raised)?;
+        let values = py.detach(|| dict.copy_values()).map_err(raised)?;
         let decoded: Vec<_> = values.iter().map(|value| codec::decode(py, value)).collect::<PyResult<_>>()?;
         PyList::new(py, decoded)
     }

@@ -11,7 +11,7 @@ use tenfold_engine::{Handle, HeapError};
 use super::manager::{self, Manager, State};
 use super::many::Many;
 use crate::shell::Shell;
-use crate::{codec, errors, family, waiting};
+use crate::{codec, errors, family};
 
 /// A list that processes share. Its items are copies.
 #[pyclass(subclass, frozen, module = "tenfold._native")]
@@ -87,14 +87,14 @@ impl List {
 
     fn decoded<'py>(&self, py: Python<'py>, from: Place, to: Place) -> PyResult<(Bound<'py, PyList>, u64)> {
         let list = self.list()?;
-        let (copies, changes) = waiting::detached(py, || list.copy_slice(from, to)).map_err(raised)?;
+        let (copies, changes) = py.detach(|| list.copy_slice(from, to)).map_err(raised)?;
         let decoded: Vec<_> = copies.iter().map(|item| codec::decode(py, item)).collect::<PyResult<_>>()?;
         Ok((PyList::new(py, decoded)?, changes))
     }
 
     fn slice(&self, py: Python<'_>, from: Place, to: Place) -> PyResult<(Vec<Item>, u64)> {
         let list = self.list()?;
-        waiting::detached(py, || list.slice(from, to)).map_err(raised)
+        py.detach(|| list.slice(from, to)).map_err(raised)
     }
 
     /// The items as they are now, and the number of changes by then.
@@ -127,7 +127,7 @@ impl List {
                     })
                 })
             };
-            if waiting::detached(py, write).map_err(raised)? {
+            if py.detach(write).map_err(raised)? {
                 return Ok(());
             }
         }
@@ -185,7 +185,7 @@ impl List {
             return match range_of(slice)? {
                 Some((from, to)) => {
                     let write = || new.with(|new| list.splice(from, to, new.iter().copied()));
-                    waiting::detached(py, write).map_err(raised)
+                    py.detach(write).map_err(raised)
                 }
                 None => self.rearrange(py, &new, |numbers, len| {
                     let added = PyList::new(py, len..len + new.len())?;
@@ -202,7 +202,7 @@ impl List {
         let list = self.list()?;
         if let Ok(slice) = index.cast::<PySlice>() {
             return match range_of(slice)? {
-                Some((from, to)) => waiting::detached(py, || list.remove_range(from, to)).map_err(raised),
+                Some((from, to)) => py.detach(|| list.remove_range(from, to)).map_err(raised),
                 None => self.rearrange(py, &Many::default(), |numbers, _| numbers.as_any().del_item(slice)),
             };
         }
@@ -266,7 +266,7 @@ impl List {
             }
             Err(_) => Many::of(items)?,
         };
-        waiting::detached(py, || new.with(|new| list.extend(new.iter().copied()))).map_err(raised)
+        py.detach(|| new.with(|new| list.extend(new.iter().copied()))).map_err(raised)
     }
 
     /// Puts an item before the one at `index`.
@@ -304,7 +304,7 @@ impl List {
     /// Removes all items.
     fn clear(&self, py: Python<'_>) -> PyResult<()> {
         let list = self.list()?;
-        waiting::detached(py, || list.clear()).map_err(raised)
+        py.detach(|| list.clear()).map_err(raised)
     }
 
     /// The number of the first item that equals `value`, from `start` to `stop`.
@@ -321,7 +321,7 @@ impl List {
     /// Turns the order round.
     fn reverse(&self, py: Python<'_>) -> PyResult<()> {
         let list = self.list()?;
-        waiting::detached(py, || list.reverse()).map_err(raised)
+        py.detach(|| list.reverse()).map_err(raised)
     }
 
     /// Sorts the items, as `list.sort` does.
@@ -343,7 +343,7 @@ impl List {
             keywords.set_item("reverse", reverse)?;
             numbers.call_method("sort", (), Some(&keywords))?;
             let order: Vec<u32> = numbers.extract()?;
-            if waiting::detached(py, || list.reorder(&order, changes)).map_err(raised)? {
+            if py.detach(|| list.reorder(&order, changes)).map_err(raised)? {
                 return Ok(());
             }
         }

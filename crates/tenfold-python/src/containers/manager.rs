@@ -20,7 +20,7 @@ use tenfold_engine::{Handle, Heap, HeapError, ObjectKind};
 
 use crate::carrier::{self, Parcel};
 use crate::shell::Shell;
-use crate::{errors, family, waiting};
+use crate::{errors, family};
 
 /// The shared half of a manager.
 #[pyclass(frozen, module = "tenfold._native")]
@@ -47,7 +47,7 @@ impl Manager {
     /// Makes all further uses of its objects errors, empties its containers, and wakes who waits.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.closed.set();
-        waiting::detached(py, || {
+        py.detach(|| {
             for member in self.living()? {
                 end(member)?;
             }

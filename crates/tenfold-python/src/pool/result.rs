@@ -215,7 +215,7 @@ impl PoolResult {
         while core::mem::replace(&mut lock(&self.shared.state).busy, true) {
             // Another thread is unpickling the same result.
             py.check_signals()?;
-            waiting::detached(py, || std::thread::sleep(core::time::Duration::from_micros(200)));
+            py.detach(|| std::thread::sleep(core::time::Duration::from_micros(200)));
         }
         let result = f();
         lock(&self.shared.state).busy = false;

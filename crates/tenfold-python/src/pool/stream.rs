@@ -345,63 +345,6 @@ impl PoolStream {
         Ok(wait_at(py, board, bell, far, room)? == Waited::Ready)
     }
 
-    fn feed(&self, iterator: &Bound<'_, PyIterator>, group: usize, wait: bool) -> PyResult<bool> {
-        let py = iterator.py();
-        let (board, bell) = self.board()?;
-        let heap = board.handle().heap();
-        let mut items = iterator.clone();
-        let mut fed = 0;
-        loop {
-            let far_ahead = lock(&self.state).is_far_ahead();
-            if far_ahead && !wait {
-                return Ok(false);
-            }
-            if far_ahead && !self.wait_for_room(py, &board, bell)? || has_ended(&board) {
-                let error = ended(py, Some(&board))?;
-                lock(&self.state).error(error);
-                return Ok(true);
-            }
-            let mut inputs = Vec::with_capacity(group.min(1024));
-            let mut end = None;
-            while inputs.len() < group {
-                match items.next() {
-                    Some(Ok(item)) => inputs.push(codec::encode(&item)),
-                    None => end = Some(None),
-                    Some(Err(error)) if error.is_instance_of::<PyException>(py) => end = Some(Some(error)),
-                    Some(Err(error)) => return Err(error),
-                }
-                if end.is_some() {
-                    break;
-                }
-            }
-            if matches!(end, Some(Some(_))) {
-                inputs.clear();
-            }
-            fed += inputs.len();
-            for input in inputs {
-                match input {
-                    Ok(encoded) => self.add(py, heap, &board, &encoded)?,
-                    Err(error) => {
-                        let error = error.into_value(py).into_any();
-                        lock(&self.state).error(error);
-                    }
-                }
-            }
-            if let Some(error) = end {
-                if let Some(error) = error {
-                    let error = error.into_value(py).into_any();
-                    lock(&self.state).error(error);
-                }
-                return Ok(true);
-            }
-            board.ring_for_waiters(bell);
-            if wait && fed >= TURN {
-                fed = 0;
-                waiting::detached(py, || ());
-            }
-        }
-    }
-
     /// The next result; `None` at the end.
     fn read<'py>(&self, py: Python<'py>, deadline: Deadline) -> PyResult<Option<Bound<'py, PyAny>>> {
         loop {
@@ -472,8 +415,60 @@ impl PoolStream {
     /// Feeds inputs from an iterator, in groups of `group` of which one that is not whole for an error of the iterator
     /// is left out. Without `wait`, stops when it is far enough ahead. Returns whether the inputs are at an end.
     fn _feed(&self, iterator: &Bound<'_, PyIterator>, group: usize, wait: bool) -> PyResult<bool> {
-        // The iterator may wait for something, and the program may end meanwhile.
-        waiting::surviving_the_end(|| self.feed(iterator, group, wait))
+        let py = iterator.py();
+        let (board, bell) = self.board()?;
+        let heap = board.handle().heap();
+        let mut items = iterator.clone();
+        let mut fed = 0;
+        loop {
+            let far_ahead = lock(&self.state).is_far_ahead();
+            if far_ahead && !wait {
+                return Ok(false);
+            }
+            if far_ahead && !self.wait_for_room(py, &board, bell)? || has_ended(&board) {
+                let error = ended(py, Some(&board))?;
+                lock(&self.state).error(error);
+                return Ok(true);
+            }
+            let mut inputs = Vec::with_capacity(group.min(1024));
+            let mut end = None;
+            while inputs.len() < group {
+                match items.next() {
+                    Some(Ok(item)) => inputs.push(codec::encode(&item)),
+                    None => end = Some(None),
+                    Some(Err(error)) if error.is_instance_of::<PyException>(py) => end = Some(Some(error)),
+                    Some(Err(error)) => return Err(error),
+                }
+                if end.is_some() {
+                    break;
+                }
+            }
+            if matches!(end, Some(Some(_))) {
+                inputs.clear();
+            }
+            fed += inputs.len();
+            for input in inputs {
+                match input {
+                    Ok(encoded) => self.add(py, heap, &board, &encoded)?,
+                    Err(error) => {
+                        let error = error.into_value(py).into_any();
+                        lock(&self.state).error(error);
+                    }
+                }
+            }
+            if let Some(error) = end {
+                if let Some(error) = error {
+                    let error = error.into_value(py).into_any();
+                    lock(&self.state).error(error);
+                }
+                return Ok(true);
+            }
+            board.ring_for_waiters(bell);
+            if wait && fed >= TURN {
+                fed = 0;
+                py.detach(|| ());
+            }
+        }
     }
 
     /// There are no further inputs; `error`, if there is one, comes after the last of them.
