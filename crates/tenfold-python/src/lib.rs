@@ -22,6 +22,7 @@
 
 mod arguments;
 mod buffers;
+mod calls;
 mod carrier;
 mod codec;
 mod containers;

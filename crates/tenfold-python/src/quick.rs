@@ -12,7 +12,7 @@
 //!
 //! A step neither blocks nor calls Python. Should it panic, the process aborts: nothing unwinds into C.
 //!
-//! One of the two rooms of this crate for code that the compiler cannot check.
+//! One of the rooms of this crate for code that the compiler cannot check.
 #![allow(unsafe_code)]
 
 use core::ffi::{CStr, c_int};

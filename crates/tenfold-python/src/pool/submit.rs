@@ -322,7 +322,7 @@ impl<'a> Map<'a> {
     /// Items that a worker takes at a time: the fewer are left, the fewer, so that all workers end together.
     fn chunk_len(&self) -> usize {
         let left = self.length.saturating_sub(self.plan.base as usize);
-        self.exact.unwrap_or_else(|| (left / (self.workers * 64)).clamp(1, 32)).max(1)
+        self.exact.unwrap_or_else(|| (left / (self.workers * 64)).clamp(1, 64)).max(1)
     }
 
     /// Whether so much is under way that results should be collected first.

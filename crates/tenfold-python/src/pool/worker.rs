@@ -22,7 +22,7 @@ use tenfold_engine::shm::participant::{self, Identity};
 
 use super::failure::{Failure, report_bytes};
 use super::task::{Kind, is_reference, split_call, split_callee};
-use crate::{codec, errors, waiting};
+use crate::{calls, codec, errors, waiting};
 
 /// Functions that are known by name are kept, up to this many.
 const FUNCTIONS_MAX: usize = 256;
@@ -145,7 +145,7 @@ impl<'py> Worker<'_, 'py> {
                     Err(_) => function.call1(PyTuple::new(py, argument.try_iter()?.collect::<PyResult<Vec<_>>>()?)?),
                 }
             }
-            _ => function.call1((argument,)),
+            _ => calls::with_one(function, argument.into_bound(py)),
         }
     }
 
