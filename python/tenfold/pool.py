@@ -12,7 +12,6 @@ A pool has no thread that carries tasks or results. A subclass that overrides `_
 joblib's does, wants the standard library's pool with its queues, and gets it.
 """
 
-import os
 import signal
 
 from . import get_context, util
@@ -25,7 +24,7 @@ from ._faults import (  # noqa: F401
     WorkerDied,
 )
 from ._herald import Herald
-from ._native import PoolBoard, forget_results
+from ._native import PoolBoard
 from ._original import mirror
 from ._results import (  # noqa: F401
     ApplyResult,
@@ -38,9 +37,6 @@ from ._worker import work
 
 std = mirror(globals(), "pool")
 INIT, RUN, CLOSE, TERMINATE = std.INIT, std.RUN, std.CLOSE, std.TERMINATE
-
-# What the parent waits for is not the child's, and would be kept for ever.
-os.register_at_fork(after_in_child=forget_results)
 
 # Going through one of these cannot keep anybody waiting.
 _AT_HAND = frozenset({list, tuple, range, set, frozenset, dict, str, bytes, bytearray})

@@ -355,6 +355,11 @@ pub(crate) fn is_counted(heap: Heap, id: BlockId) -> bool {
     heap.block(id).is_ok_and(|b| ObjectKind::from_bits(b.kind).is_some_and(ObjectKind::is_counted))
 }
 
+/// Whether the block exists and is of this kind.
+pub(crate) fn is_kind(heap: Heap, id: BlockId, kind: ObjectKind) -> bool {
+    heap.block(id).is_ok_and(|b| b.kind == kind as u8)
+}
+
 /// Counts one more reference, the one from `cell`.
 pub(crate) fn add_ref(heap: Heap, seat: Seat, id: BlockId, cell: Word) -> Result<()> {
     let guard = stripe(heap, seat, id)?;

@@ -11,8 +11,8 @@
 //! batch's bell. A task is bytes to the board; what they are is told in [`task`].
 //!
 //! *Killed here:* a worker takes down the one task that it was running; the sweep says so in the batch. A caller that
-//! dies takes its pool along. All state of this process beside the heap is in Python objects; a child of fork forgets
-//! its parent's results, whose batches it would hold for ever.
+//! dies takes its pool along. All state of this process beside the heap is in Python objects; a child of fork has no part
+//! in its parent's results.
 
 mod board;
 mod failure;
@@ -25,14 +25,30 @@ mod worker;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
+use tenfold_engine::Heap;
 use tenfold_engine::shm::board::{Board, BoardState};
+use tenfold_engine::shm::participant::{self, Identity};
 use tenfold_engine::sys::clock::Deadline;
 
-use crate::waiting;
+use crate::{errors, family, waiting};
 
 /// Locks what is never held while Python code runs, so a panic or a fork leaves it whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// This process, as a participant.
+///
+/// # Errors
+/// If it has no slot and can get none.
+fn me() -> PyResult<Identity> {
+    participant::me(family::heap()?).map_err(errors::heap)
+}
+
+/// Whether that is this process.
+#[inline]
+fn is_me(who: Identity) -> bool {
+    Heap::existing().is_some_and(|heap| participant::me(heap).is_ok_and(|me| me == who))
 }
 
 /// How a wait at a bell ended.
@@ -104,6 +120,5 @@ fn has_ended(board: &Board) -> bool {
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<board::PoolBoard>()?;
     module.add_class::<result::PoolResult>()?;
-    module.add_class::<stream::PoolStream>()?;
-    module.add_function(wrap_pyfunction!(result::forget_results, module)?)
+    module.add_class::<stream::PoolStream>()
 }

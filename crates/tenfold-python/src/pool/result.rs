@@ -10,13 +10,14 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyList, PyTuple};
 use tenfold_engine::shm::board::{Batch, Board, Cancel, Outcome};
+use tenfold_engine::shm::participant::Identity;
 use tenfold_engine::sys::clock::Deadline;
 use tenfold_engine::sys::futex;
 
@@ -51,6 +52,8 @@ enum Settled {
 #[derive(Default)]
 struct State {
     board: Option<Board>,
+    /// The process that made the call.
+    owner: Option<Identity>,
     parts: VecDeque<Part>,
     /// Results of a map, so far, and its first error.
     values: Vec<Py<PyAny>>,
@@ -72,7 +75,7 @@ struct Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         // The batch may live on for other calls.
-        for part in &lock(&self.state).parts {
+        for part in &self.state().parts {
             if let Some(item) = part.item {
                 let _ = part.batch.discard(item);
             }
@@ -89,28 +92,16 @@ pub(crate) struct PoolResult {
 const HERALDED: u32 = 1;
 const TOLD: u32 = 2;
 
-/// Results of this process that have tasks on a board, or had.
-static PENDING: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
-
-/// In a child of fork: the results of the parent's pools are not ours, and would hold their batches.
-#[pyfunction]
-pub(super) fn forget_results() {
-    let pending = core::mem::take(&mut *lock(&PENDING));
-    for shared in pending.iter().filter_map(Weak::upgrade) {
-        let mut state = lock(&shared.state);
-        state.parts.clear();
-        state.board = None;
+impl Shared {
+    /// The state. In a child of fork the parent's tasks are forgotten: their results are not ours.
+    fn state(&self) -> MutexGuard<'_, State> {
+        let mut state = lock(&self.state);
+        if state.owner.is_some_and(|owner| !super::is_me(owner)) {
+            state.parts.clear();
+            (state.board, state.owner) = (None, None);
+        }
+        state
     }
-}
-
-fn note_pending(shared: &Arc<Shared>) {
-    let mut pending = lock(&PENDING);
-    if pending.len() == pending.capacity() {
-        pending.retain(|weak| weak.strong_count() > 0);
-        let room = pending.len() + 64;
-        pending.reserve(room);
-    }
-    pending.push(Arc::downgrade(shared));
 }
 
 impl PoolResult {
@@ -120,11 +111,10 @@ impl PoolResult {
     /// If the pool is not initialised.
     pub(super) fn await_one(&self, pool: &PoolBoard, place: Place) -> PyResult<()> {
         let board = pool.board()?.clone();
-        let mut state = lock(&self.shared.state);
+        let mut state = self.shared.state();
         state.board = Some(board);
         state.parts.push_back(Part { batch: place.batch, item: Some(place.item) });
-        drop(state);
-        note_pending(&self.shared);
+        state.owner = Some(super::me()?);
         Ok(())
     }
 
@@ -133,26 +123,25 @@ impl PoolResult {
     /// # Errors
     /// If the pool is not initialised.
     pub(super) fn await_many(&self, pool: &PoolBoard) -> PyResult<()> {
-        let mut state = lock(&self.shared.state);
+        let mut state = self.shared.state();
         state.board = Some(pool.board()?.clone());
         state.many = true;
-        drop(state);
-        note_pending(&self.shared);
+        state.owner = Some(super::me()?);
         Ok(())
     }
 
     pub(super) fn add_batch(&self, batch: Batch) {
-        lock(&self.shared.state).parts.push_back(Part { batch, item: None });
+        self.shared.state().parts.push_back(Part { batch, item: None });
     }
 
     fn is_settled(&self) -> bool {
-        lock(&self.shared.state).settled.is_some()
+        self.shared.state().settled.is_some()
     }
 
     /// Waits until the first part is final, or all are.
     fn wait_for_parts(&self, py: Python<'_>, deadline: Deadline, all: bool) -> PyResult<Waited> {
         let (board, bell) = {
-            let state = lock(&self.shared.state);
+            let state = self.shared.state();
             let Some((board, part)) = state.board.as_ref().zip(state.parts.front()) else { return Ok(Waited::Ready) };
             let count = if all { state.parts.len() } else { 1 };
             if state.parts.iter().take(count).all(Part::is_final) {
@@ -162,7 +151,7 @@ impl PoolResult {
         };
         let mut known = 0;
         let ready = || {
-            let state = lock(&self.shared.state);
+            let state = self.shared.state();
             let count = if all { state.parts.len() } else { state.parts.len().min(1) };
             // What is final stays so.
             while known < count && state.parts[known].is_final() {
@@ -176,7 +165,7 @@ impl PoolResult {
     /// Unpickles the first part, which is final. Nobody else is at it.
     fn collect_part(&self, py: Python<'_>) -> PyResult<()> {
         let (board, part, first, one) = {
-            let state = lock(&self.shared.state);
+            let state = self.shared.state();
             let Some((part, board)) = state.parts.front().zip(state.board.as_ref()) else { return Ok(()) };
             (board.clone(), part.batch.clone(), part.item, !state.many)
         };
@@ -200,7 +189,7 @@ impl PoolResult {
                 Err(exception) => error = error.or(Some(exception)),
             }
         }
-        let mut state = lock(&self.shared.state);
+        let mut state = self.shared.state();
         state.values.append(&mut values);
         // What is let go of here is so after the lock.
         let second = if state.error.is_some() { error } else { core::mem::replace(&mut state.error, error) };
@@ -212,19 +201,19 @@ impl PoolResult {
 
     /// Runs `f` as the only one who collects.
     fn alone<R>(&self, py: Python<'_>, f: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
-        while core::mem::replace(&mut lock(&self.shared.state).busy, true) {
+        while core::mem::replace(&mut self.shared.state().busy, true) {
             // Another thread is unpickling the same result.
             py.check_signals()?;
             py.detach(|| std::thread::sleep(core::time::Duration::from_micros(200)));
         }
         let result = f();
-        lock(&self.shared.state).busy = false;
+        self.shared.state().busy = false;
         result
     }
 
     /// Has what has not begun never begin.
     pub(super) fn cancel_rest(&self) {
-        for part in &lock(&self.shared.state).parts {
+        for part in &self.shared.state().parts {
             part.batch.cancel_rest();
         }
     }
@@ -249,14 +238,14 @@ impl PoolResult {
             match self.wait_for_parts(py, deadline, false)? {
                 Waited::TimedOut => return Ok(false),
                 Waited::Ended => {
-                    let error = ended(py, lock(&self.shared.state).board.as_ref())?;
+                    let error = ended(py, self.shared.state().board.as_ref())?;
                     self.settle(Settled::Error(error));
                     return Ok(true);
                 }
                 Waited::Ready => {}
             }
             self.alone(py, || {
-                let parts = lock(&self.shared.state).parts.len();
+                let parts = self.shared.state().parts.len();
                 if parts > 0 {
                     self.collect_part(py)?;
                 }
@@ -267,7 +256,7 @@ impl PoolResult {
 
     /// All parts are collected.
     fn finish(&self, py: Python<'_>) -> PyResult<()> {
-        let mut state = lock(&self.shared.state);
+        let mut state = self.shared.state();
         if state.settled.is_some() {
             return Ok(());
         }
@@ -288,7 +277,7 @@ impl PoolResult {
     }
 
     fn settle(&self, settled: Settled) {
-        let mut state = lock(&self.shared.state);
+        let mut state = self.shared.state();
         if state.settled.is_none() {
             state.settled = Some(settled);
         }
@@ -299,13 +288,13 @@ impl PoolResult {
 
     /// Whether the tasks are done, whoever is still to be told.
     fn is_final(&self) -> bool {
-        let state = lock(&self.shared.state);
+        let state = self.shared.state();
         let over = || state.board.as_ref().is_some_and(super::has_ended);
         state.settled.is_some() || (!state.busy && state.parts.iter().all(Part::is_final)) || over()
     }
 
     fn outcome<'py>(&self, py: Python<'py>) -> PyResult<(bool, Bound<'py, PyAny>)> {
-        match &lock(&self.shared.state).settled {
+        match &self.shared.state().settled {
             Some(Settled::Value(value)) => Ok((true, value.bind(py).clone())),
             Some(Settled::Error(error)) => Ok((false, error.bind(py).clone())),
             None => Err(PyRuntimeError::new_err("the result is not settled")),
@@ -382,7 +371,7 @@ impl PoolResult {
     }
 
     fn __clear__(&self) {
-        let mut state = lock(&self.shared.state);
+        let mut state = self.shared.state();
         let (settled, values, error) = (state.settled.take(), core::mem::take(&mut state.values), state.error.take());
         drop(state);
         drop((settled, values, error));
@@ -432,7 +421,7 @@ impl PoolResult {
     /// map what waits never runs. Returns whether that changed anything.
     fn cancel(&self) -> PyResult<bool> {
         let (board, parts) = {
-            let state = lock(&self.shared.state);
+            let state = self.shared.state();
             let Some(board) = state.board.clone() else { return Ok(false) };
             let parts: Vec<_> = state.parts.iter().map(|part| (part.batch.clone(), part.item)).collect();
             (board, parts)
@@ -468,7 +457,7 @@ impl PoolResult {
     /// Somebody is to be told before the result is ready, and `_tell` will be called after that.
     fn _be_heralded(&self) {
         let _ = self.shared.herald.compare_exchange(0, HERALDED, Ordering::AcqRel, Ordering::Acquire);
-        let state = lock(&self.shared.state);
+        let state = self.shared.state();
         for part in &state.parts {
             part.batch.watch();
         }

@@ -11,7 +11,7 @@
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use pyo3::exceptions::{PyException, PyRuntimeError, PyStopIteration};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -19,6 +19,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyTuple};
 use tenfold_engine::Heap;
 use tenfold_engine::shm::board::{Batch, BatchPlan, Board, OpenBatch, Outcome, Preamble};
+use tenfold_engine::shm::participant::Identity;
 use tenfold_engine::sys::clock::Deadline;
 use tenfold_engine::sys::futex;
 
@@ -26,7 +27,7 @@ use super::board::PoolBoard;
 use super::result::{ended, unpickled};
 use super::submit::{OPEN_MOST, Place, Settings, add, open};
 use super::task::{Function, Kind};
-use super::{SLICE, Waited, has_ended, lock, wait_at};
+use super::{SLICE, Waited, has_ended, is_me, lock, me, wait_at};
 use crate::codec::{self, Encoded};
 use crate::errors;
 use crate::waiting::{self, deadline};
@@ -63,6 +64,8 @@ struct Tasks {
 
 #[derive(Default)]
 struct State {
+    /// The process that made the call.
+    owner: Option<Identity>,
     pieces: VecDeque<Piece>,
     open: Option<OpenBatch>,
     /// Items that the next open batch is to have.
@@ -277,6 +280,18 @@ impl Tasks {
 }
 
 impl PoolStream {
+    /// The state. In a child of fork the parent's tasks are forgotten.
+    fn state(&self) -> MutexGuard<'_, State> {
+        let mut state = lock(&self.state);
+        if state.owner.is_some_and(|owner| !is_me(owner)) {
+            state.pieces.retain(|piece| matches!(piece, Piece::Error(_)));
+            state.open = None;
+            state.complete = true;
+            (state.board, state.owner) = (None, None);
+        }
+        state
+    }
+
     /// Prepares the stream.
     ///
     /// # Errors
@@ -294,7 +309,8 @@ impl PoolStream {
         let mut plan = settings.plan(Kind::Map, &board);
         plan.tell_each = true;
         plan.preamble = Preamble::Message(function.bytes, function.handles);
-        let mut state = lock(&self.state);
+        let mut state = self.state();
+        state.owner = Some(me()?);
         state.plan = plan;
         state.board = Some(board);
         state.buffersize = buffersize;
@@ -303,15 +319,18 @@ impl PoolStream {
     }
 
     fn board(&self) -> PyResult<(Board, usize)> {
-        let state = lock(&self.state);
-        let board = state.board.clone().ok_or_else(|| PyRuntimeError::new_err("the stream has no pool"))?;
+        let state = self.state();
+        let board = state
+            .board
+            .clone()
+            .ok_or_else(|| PyRuntimeError::new_err("the results belong to the process that made the call"))?;
         Ok((board, state.plan.bell as usize))
     }
 
     /// Adds an input that has been pickled.
     fn add(&self, py: Python<'_>, heap: Heap, board: &Board, encoded: &Encoded) -> PyResult<()> {
         encoded.with(py, |input| {
-            let mut state = lock(&self.state);
+            let mut state = self.state();
             let State { open: current, plan, room, .. } = &mut *state;
             let place = add(current, board, input, |before| open(heap, board, plan, room, before))?;
             if matches!(state.plan.preamble, Preamble::Message(..)) {
@@ -324,8 +343,8 @@ impl PoolStream {
 
     /// Waits until the feeder may go on. Returns whether it may; not if the pool has ended.
     fn wait_for_room(&self, py: Python<'_>, board: &Board, bell: usize) -> PyResult<bool> {
-        let room = || !lock(&self.state).is_far_ahead();
-        let by_reader = lock(&self.state).buffersize.is_some();
+        let room = || !self.state().is_far_ahead();
+        let by_reader = self.state().buffersize.is_some();
         let wait = || {
             loop {
                 let seen = self.reads.load(Ordering::Acquire);
@@ -349,7 +368,7 @@ impl PoolStream {
     fn read<'py>(&self, py: Python<'py>, deadline: Deadline) -> PyResult<Option<Bound<'py, PyAny>>> {
         loop {
             let found = {
-                let mut state = lock(&self.state);
+                let mut state = self.state();
                 if state.ordered { state.first() } else { state.any() }
             };
             let outcome = match found.map_err(errors::heap)? {
@@ -358,7 +377,7 @@ impl PoolStream {
                 Found::Outcome(number, outcome) => unpickled(py, &self.board()?.0, number, outcome)?,
                 Found::NotYet => {
                     let (board, bell) = self.board()?;
-                    let ready = || lock(&self.state).has_result();
+                    let ready = || self.state().has_result();
                     match wait_at(py, &board, bell, deadline, ready)? {
                         Waited::Ready => continue,
                         Waited::TimedOut => {
@@ -367,14 +386,14 @@ impl PoolStream {
                         }
                         Waited::Ended => {
                             let error = ended(py, Some(&board))?;
-                            let _lost = lock(&self.state).end();
+                            let _lost = self.state().end();
                             Err(error)
                         }
                     }
                 }
             };
             self.reads.fetch_add(1, Ordering::Release);
-            if lock(&self.state).buffersize.is_some() {
+            if self.state().buffersize.is_some() {
                 futex::wake(&self.reads, u32::MAX);
             }
             return match outcome {
@@ -403,7 +422,7 @@ impl PoolStream {
     }
 
     fn __clear__(&self) {
-        let pieces = lock(&self.state).end();
+        let pieces = self.state().end();
         drop(pieces);
     }
 
@@ -421,13 +440,13 @@ impl PoolStream {
         let mut items = iterator.clone();
         let mut fed = 0;
         loop {
-            let far_ahead = lock(&self.state).is_far_ahead();
+            let far_ahead = self.state().is_far_ahead();
             if far_ahead && !wait {
                 return Ok(false);
             }
             if far_ahead && !self.wait_for_room(py, &board, bell)? || has_ended(&board) {
                 let error = ended(py, Some(&board))?;
-                lock(&self.state).error(error);
+                self.state().error(error);
                 return Ok(true);
             }
             let mut inputs = Vec::with_capacity(group.min(1024));
@@ -452,14 +471,14 @@ impl PoolStream {
                     Ok(encoded) => self.add(py, heap, &board, &encoded)?,
                     Err(error) => {
                         let error = error.into_value(py).into_any();
-                        lock(&self.state).error(error);
+                        self.state().error(error);
                     }
                 }
             }
             if let Some(error) = end {
                 if let Some(error) = error {
                     let error = error.into_value(py).into_any();
-                    lock(&self.state).error(error);
+                    self.state().error(error);
                 }
                 return Ok(true);
             }
@@ -476,7 +495,7 @@ impl PoolStream {
     fn _complete(&self, error: Option<Py<PyAny>>) -> PyResult<()> {
         let (board, bell) = self.board()?;
         let open = {
-            let mut state = lock(&self.state);
+            let mut state = self.state();
             if let Some(error) = error {
                 state.error(error);
             }
@@ -506,7 +525,7 @@ impl PoolStream {
 
     /// The watcher is to hear of results.
     fn _be_heralded(&self) {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         if core::mem::replace(&mut state.watched, true) {
             return;
         }
@@ -520,7 +539,7 @@ impl PoolStream {
     /// Whether a result can be read without waiting, or the stream is at its end.
     #[pyo3(name = "_is_final")]
     fn py_has_result(&self) -> bool {
-        let state = lock(&self.state);
+        let state = self.state();
         state.has_result() || state.board.as_ref().is_none_or(has_ended)
     }
 }

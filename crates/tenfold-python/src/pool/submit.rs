@@ -14,6 +14,7 @@ use pyo3::types::{PyDict, PyTuple};
 use tenfold_engine::Heap;
 use tenfold_engine::shm::board::{Batch, BatchPlan, Board, OpenBatch, Preamble};
 use tenfold_engine::shm::message::Outgoing;
+use tenfold_engine::shm::participant::Identity;
 
 use super::board::PoolBoard;
 use super::lock;
@@ -101,6 +102,8 @@ pub(super) struct Place {
 #[derive(Default)]
 pub(super) struct Calls {
     open: Option<OpenBatch>,
+    /// Who adds to it.
+    owner: Option<Identity>,
     /// Items that the next open batch is to have.
     room: usize,
     /// The function that was pickled last, if its pickle only names it.
@@ -131,6 +134,11 @@ impl Calls {
         with_call(py, &function, Some(&args), keywords.as_ref(), |input| {
             if settings.are_plain() {
                 let calls = &mut *lock(pool.calls());
+                let me = super::me()?;
+                if calls.owner.replace(me).is_some_and(|owner| owner != me) {
+                    // A child of fork has no part in its parent's batch.
+                    calls.open = None;
+                }
                 let room = &mut calls.room;
                 add(&mut calls.open, board, input, |before| {
                     open(heap, board, &settings.call(Kind::Call, board), room, before)

@@ -1,7 +1,8 @@
 //! What a fork does to a participant.
 //!
 //! The prepare handler runs in every fork of the C library, made by whomever: it claims a slot and
-//! copies the parent's holdings into it, so that the objects outlive the parent's own handles. The
+//! copies the parent's holdings into it (but for batches of tasks), so that the objects outlive the parent's own
+//! handles. The
 //! child adopts that slot first thing. A `clone` behind the library's back runs no handler; the
 //! child then notices its wiped identity, claims a slot and holds what still exists.
 //!
@@ -137,7 +138,8 @@ fn copy_holdings(heap: Heap, seat: Seat, from: Identity, to: Identity) -> bool {
     let (source, target) = (slot(from.slot(), heap), slot(to.slot(), heap));
     ledger::each(heap, source, |index, entry| {
         let Some(id) = BlockId::from_bits(entry.id.load(Ordering::Acquire)) else { return };
-        if !object::is_counted(heap, id) {
+        // The results of a pool's tasks are for who asked for them: a child would only keep their memory.
+        if !object::is_counted(heap, id) || object::is_kind(heap, id, object::ObjectKind::Batch) {
             return;
         }
         // Without memory for the copy, the child finds the handle stale instead of the parent
