@@ -25,7 +25,6 @@ mod worker;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
-use tenfold_engine::Heap;
 use tenfold_engine::shm::board::{Board, BoardState};
 use tenfold_engine::shm::participant::{self, Identity};
 use tenfold_engine::sys::clock::Deadline;
@@ -43,12 +42,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// If it has no slot and can get none.
 fn me() -> PyResult<Identity> {
     participant::me(family::heap()?).map_err(errors::heap)
-}
-
-/// Whether that is this process.
-#[inline]
-fn is_me(who: Identity) -> bool {
-    Heap::existing().is_some_and(|heap| participant::me(heap).is_ok_and(|me| me == who))
 }
 
 /// How a wait at a bell ended.

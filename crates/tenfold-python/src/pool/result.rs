@@ -17,7 +17,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyList, PyTuple};
 use tenfold_engine::shm::board::{Batch, Board, Cancel, Outcome};
-use tenfold_engine::shm::participant::Identity;
+use tenfold_engine::shm::participant::{Identity, is_me};
 use tenfold_engine::sys::clock::Deadline;
 use tenfold_engine::sys::futex;
 
@@ -96,7 +96,7 @@ impl Shared {
     /// The state. In a child of fork the parent's tasks are forgotten: their results are not ours.
     fn state(&self) -> MutexGuard<'_, State> {
         let mut state = lock(&self.state);
-        if state.owner.is_some_and(|owner| !super::is_me(owner)) {
+        if state.owner.is_some_and(|owner| !is_me(owner)) {
             state.parts.clear();
             (state.board, state.owner) = (None, None);
         }
@@ -184,7 +184,7 @@ impl PoolResult {
             }
             let index = if one { 0 } else { part.base() + item as u64 };
             let outcome = part.take(item).map_err(errors::heap)?;
-            match unpickled(py, &board, index, outcome)? {
+            match unpickled(py, || Ok(board.clone()), index, outcome)? {
                 Ok(value) => values.push(value),
                 Err(exception) => error = error.or(Some(exception)),
             }
@@ -317,7 +317,7 @@ fn short_value(py: Python<'_>, word: u64, len: Option<usize>) -> PyResult<Py<PyA
 /// If a signal handler raises while the value is unpickled, or the exception cannot be made.
 pub(super) fn unpickled(
     py: Python<'_>,
-    board: &Board,
+    board: impl FnOnce() -> PyResult<Board>,
     index: u64,
     outcome: Option<Outcome>,
 ) -> PyResult<Result<Py<PyAny>, Py<PyAny>>> {
@@ -326,14 +326,17 @@ pub(super) fn unpickled(
         Some(Outcome::Word(bits)) => short_value(py, bits, None),
         Some(Outcome::Long(bytes, _handles)) => codec::decode(py, &bytes),
         Some(Outcome::Large(payload)) => codec::decode_payload(py, payload),
-        // Killed because the pool was.
-        Some(Outcome::Died { .. } | Outcome::TimedOut) if super::has_ended(board) => {
-            return ended(py, Some(board)).map(Err);
+        Some(other) => {
+            let board = board()?;
+            // Killed because the pool was.
+            if matches!(other, Outcome::Died { .. } | Outcome::TimedOut) && super::has_ended(&board) {
+                return ended(py, Some(&board)).map(Err);
+            }
+            match failure::exception(py, index, &other)? {
+                Some(exception) => return Ok(Err(exception.unbind())),
+                None => Err(PyRuntimeError::new_err("a task's outcome makes no sense")),
+            }
         }
-        Some(other) => match failure::exception(py, index, &other)? {
-            Some(exception) => return Ok(Err(exception.unbind())),
-            None => Err(PyRuntimeError::new_err("a task's outcome makes no sense")),
-        },
         None => Err(PyRuntimeError::new_err("a task has no outcome")),
     };
     Ok(decoded.map_err(|error| error.into_value(py).into_any()))

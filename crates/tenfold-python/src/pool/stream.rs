@@ -19,7 +19,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyTuple};
 use tenfold_engine::Heap;
 use tenfold_engine::shm::board::{Batch, BatchPlan, Board, OpenBatch, Outcome, Preamble};
-use tenfold_engine::shm::participant::Identity;
+use tenfold_engine::shm::participant::{Identity, is_me};
 use tenfold_engine::sys::clock::Deadline;
 use tenfold_engine::sys::futex;
 
@@ -27,7 +27,7 @@ use super::board::PoolBoard;
 use super::result::{ended, unpickled};
 use super::submit::{OPEN_MOST, Place, Settings, add, open};
 use super::task::{Function, Kind};
-use super::{SLICE, Waited, has_ended, is_me, lock, me, wait_at};
+use super::{SLICE, Waited, has_ended, lock, me, wait_at};
 use crate::codec::{self, Encoded};
 use crate::errors;
 use crate::waiting::{self, deadline};
@@ -367,14 +367,15 @@ impl PoolStream {
     /// The next result; `None` at the end.
     fn read<'py>(&self, py: Python<'py>, deadline: Deadline) -> PyResult<Option<Bound<'py, PyAny>>> {
         loop {
-            let found = {
+            let (found, held_back) = {
                 let mut state = self.state();
-                if state.ordered { state.first() } else { state.any() }
+                let found = if state.ordered { state.first() } else { state.any() };
+                (found, state.buffersize.is_some())
             };
             let outcome = match found.map_err(errors::heap)? {
                 Found::End => return Ok(None),
                 Found::Error(error) => Err(error),
-                Found::Outcome(number, outcome) => unpickled(py, &self.board()?.0, number, outcome)?,
+                Found::Outcome(number, outcome) => unpickled(py, || Ok(self.board()?.0), number, outcome)?,
                 Found::NotYet => {
                     let (board, bell) = self.board()?;
                     let ready = || self.state().has_result();
@@ -392,8 +393,8 @@ impl PoolStream {
                     }
                 }
             };
-            self.reads.fetch_add(1, Ordering::Release);
-            if self.state().buffersize.is_some() {
+            if held_back {
+                self.reads.fetch_add(1, Ordering::Release);
                 futex::wake(&self.reads, u32::MAX);
             }
             return match outcome {

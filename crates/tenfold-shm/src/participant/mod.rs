@@ -258,6 +258,12 @@ pub fn me(heap: Heap) -> Result<Identity> {
     seat(heap).map(Seat::identity)
 }
 
+/// Whether the calling process is that participant; not in a child of fork, whatever its parent was.
+#[inline]
+pub fn is_me(who: Identity) -> bool {
+    identity::current() == Some(who)
+}
+
 /// Claims a slot for a process that is about to be made.
 ///
 /// # Errors
