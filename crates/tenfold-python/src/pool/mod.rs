@@ -16,6 +16,7 @@
 
 mod board;
 mod failure;
+mod pieces;
 mod result;
 mod stream;
 mod submit;
