@@ -9,12 +9,16 @@ time limit. The exit status is 0 if all tests passed but for those below, which 
 
 import argparse
 import concurrent.futures
+import contextlib
+import importlib
 import importlib.util
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 import unittest
 
 METHODS = ("fork", "spawn", "forkserver")
@@ -44,23 +48,20 @@ NOT_APPLICABLE = {
 }
 
 
+SUITE = """
+import test._test_multiprocessing
+test._test_multiprocessing.install_tests_in_module_dict(globals(), {method!r})
+"""
+
+
 def is_applicable(name):
     return not any(re.fullmatch(pattern, name) for pattern in NOT_APPLICABLE)
 
 
-def load(method):
-    """The suite's test classes for a start method."""
-    import test._test_multiprocessing
-
-    namespace = {"__name__": "tenfold_cpython_suite"}
-    test._test_multiprocessing.install_tests_in_module_dict(namespace, method)
-    return namespace
-
-
-def tests_of(namespace):
+def tests_of(module):
     """Class → names of its applicable tests."""
     found = {}
-    for name, value in sorted(namespace.items()):
+    for name, value in sorted(vars(module).items()):
         if isinstance(value, type) and issubclass(value, unittest.TestCase):
             names = unittest.defaultTestLoader.getTestCaseNames(value)
             names = [test for test in names if is_applicable(f"{name}.{test}")]
@@ -73,22 +74,29 @@ def child(method, class_name):
     """Run one class; the exit status says how it went."""
     # A shell that runs a job in the background has it ignore Ctrl-C; the suite sends it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    namespace = load(method)
-    # Workers look their functions up by module.
-    module = type(sys)(namespace["__name__"])
-    vars(module).update(namespace)
-    sys.modules[module.__name__] = module
-    case = namespace[class_name]
-    suite = unittest.TestSuite([unittest.TestSuite(map(case, tests_of(namespace)[class_name]))])
-    if hasattr(module, "setUpModule"):
-        module.setUpModule()
+    module = importlib.import_module(f"suite_{method}")
+    case = getattr(module, class_name)
+    suite = unittest.TestSuite([unittest.TestSuite(map(case, tests_of(module)[class_name]))])
+    module.setUpModule()
     result = unittest.TextTestRunner(stream=sys.stdout, verbosity=2).run(suite)
-    if hasattr(module, "tearDownModule"):
-        module.tearDownModule()
+    module.tearDownModule()
     return 0 if result.wasSuccessful() else 1
 
 
-def run_class(method, class_name, seconds):
+@contextlib.contextmanager
+def environment():
+    """What the suite runs in: a module for each method, which its children import too, and no cloudpickle."""
+    files = {f"suite_{method}.py": SUITE.format(method=method) for method in METHODS}
+    # The suite wants a lambda not to pickle.
+    files["cloudpickle.py"] = "raise ImportError('hidden from the suite')\n"
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in files.items():
+            with open(os.path.join(folder, name), "w") as file:
+                file.write(text)
+        yield {**os.environ, "PYTHONPATH": folder}
+
+
+def run_class(method, class_name, seconds, variables):
     command = [sys.executable, "-m", "tenfold", os.path.abspath(__file__), "--child", method, class_name]
     try:
         done = subprocess.run(
@@ -97,6 +105,7 @@ def run_class(method, class_name, seconds):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=seconds,
+            env=variables,
             text=True,
             errors="replace",
         )
@@ -118,26 +127,33 @@ def main():
         return 0
     bad = 0
     for method in options.method:
-        listed = subprocess.run(
-            [sys.executable, __file__, "--list", method], stdout=subprocess.PIPE, text=True, check=True
-        )
-        classes = dict(line.rsplit(" ", 1) for line in listed.stdout.splitlines())
-        classes = {name: int(count) for name, count in classes.items() if re.search(options.only, name)}
-        with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            outcomes = list(pool.map(lambda name: run_class(method, name, options.seconds), classes))
-        # What fails is run once more, alone: some of these tests race with the clock.
-        outcomes = [run_class(method, done[0], options.seconds) if done[1] else done for done in outcomes]
-        failed = [outcome for outcome in outcomes if outcome[1]]
+        started = time.monotonic()
+        failed, count = run_method(method, options)
         for name, why, output in failed:
             print(f"--- {method} {name}: {why}\n{output[-4000:]}")
         bad += len(failed)
-        print(f"CPython's own suite, {method}: {len(classes) - len(failed)} classes passed, {len(failed)} failed")
+        took = time.monotonic() - started
+        passed = count - len(failed)
+        print(f"CPython's own suite, {method}: {passed} classes passed, {len(failed)} failed, {took:.0f} s", flush=True)
     return 1 if bad else 0
+
+
+def run_method(method, options):
+    """Outcomes of the classes that failed, and the number of all."""
+    with environment() as variables:
+        listed = subprocess.run(
+            [sys.executable, __file__, "--list", method], stdout=subprocess.PIPE, text=True, check=True, env=variables
+        )
+        names = [name for name in listed.stdout.split() if re.search(options.only, name)]
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            outcomes = list(pool.map(lambda name: run_class(method, name, options.seconds, variables), names))
+        # What fails is run once more, alone: some of these tests race with the clock.
+        outcomes = [run_class(method, done[0], options.seconds, variables) if done[1] else done for done in outcomes]
+    return [outcome for outcome in outcomes if outcome[1]], len(names)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--list"]:
-        for class_name, names in tests_of(load(sys.argv[2])).items():
-            print(class_name, len(names))
+        print(*tests_of(importlib.import_module(f"suite_{sys.argv[2]}")))
         sys.exit(0)
     sys.exit(main())

@@ -7,7 +7,16 @@ import sys
 
 CRATES = pathlib.Path(__file__).resolve().parent.parent / "crates"
 # Crates that exist to hold it, and single modules where a foreign interface forces it.
-ROOMS = ("tenfold-sys/", "tenfold-shm/", "tenfold-engine/src/start_hook.rs", "tenfold-bench/src/plain_fork.rs", "tenfold-python/src/buffers.rs", "tenfold-python/src/calls.rs", "tenfold-python/src/quick.rs", "tenfold/tests/support/raw_fork.rs")
+ROOMS = (
+    "tenfold-sys/",
+    "tenfold-shm/",
+    "tenfold-engine/src/start_hook.rs",
+    "tenfold-bench/src/plain_fork.rs",
+    "tenfold-python/src/buffers.rs",
+    "tenfold-python/src/calls.rs",
+    "tenfold-python/src/quick.rs",
+    "tenfold/tests/support/raw_fork.rs",
+)
 CODE = re.compile(r"\bunsafe\s*(?:\{|fn\b|impl\b|extern\b|trait\b|\()|\ballow\(unsafe_code\)")
 
 
