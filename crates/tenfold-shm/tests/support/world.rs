@@ -142,6 +142,16 @@ impl Op {
             1 => key().prop_map(BuildAndDrop),
         ]
     }
+
+    /// The keys and values that it puts one after the other, if it is of that kind.
+    fn puts(&self) -> Option<Vec<(u64, u64)>> {
+        match *self {
+            InsertMany(count) => Some((0..count).map(|n| (n * 3, n + 7)).collect()),
+            Overwrite(key) => Some(overwritten(key).collect()),
+            OverwriteMany(count) => Some(overwritten(0).chain(even_values(count)).collect()),
+            _ => None,
+        }
+    }
 }
 
 impl Model {
@@ -154,24 +164,21 @@ impl Model {
     /// when it is done.
     pub(crate) fn states(&self, op: &Op) -> Vec<Model> {
         let mut states = vec![self.clone()];
-        let steps: Vec<(u64, u64)> = match *op {
-            InsertMany(count) => (0..count).map(|n| (n * 3, n + 7)).collect(),
-            Overwrite(key) => overwritten(key).collect(),
-            OverwriteMany(count) => overwritten(0).chain(even_values(count)).collect(),
-            _ => Vec::new(),
-        };
-        if !steps.is_empty() {
+        match op.puts() {
             // Each of the keys on its own happens whole or not at all.
-            for (key, value) in steps {
-                let mut next = states[states.len() - 1].clone();
-                next.put(key, value);
-                states.push(next);
+            Some(puts) => {
+                for (key, value) in puts {
+                    let mut next = states[states.len() - 1].clone();
+                    next.put(key, value);
+                    states.push(next);
+                }
             }
-            return states;
+            None => {
+                let mut after = self.clone();
+                after.apply(op);
+                states.push(after);
+            }
         }
-        let mut after = self.clone();
-        after.apply(op);
-        states.push(after);
         states
     }
 
@@ -198,8 +205,8 @@ impl Model {
                 }
             }
             InsertMany(_) | Overwrite(_) | OverwriteMany(_) => {
-                if let Some(last) = self.states(op).pop() {
-                    *self = last;
+                for (key, value) in op.puts().into_iter().flatten() {
+                    self.put(key, value);
                 }
             }
             Remove(key) | Pop(key) => {
