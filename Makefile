@@ -6,6 +6,8 @@
 #   make bench-python  the same in Python (PEERS="joblib ray"); make bench: both
 #   make wheel       the Python package, built and installed into target/venv
 #   make test-rust   make test-python   a half of the tests
+#   make chaos       every fault of docs/faults.md, several times over (TIMES=5), the slow ones too; LOAD=1: on busy cores
+#   make soak MINUTES=30  everything at once under random kills, in Rust and in Python
 #   make lint        the checks alone
 
 CARGO ?= cargo
@@ -16,8 +18,11 @@ EXAMPLES := $(basename $(notdir $(sort $(wildcard examples/*.rs))))
 PYTHON_EXAMPLES := $(sort $(wildcard examples/python/*.py))
 # Seconds that the soak lasts.
 SOAK ?= 20
+# How many times `make chaos` runs each test, and the minutes of `make soak`.
+TIMES ?= 5
+MINUTES ?= 1
 
-.PHONY: demo test all-tests test-rust test-python lint wheel native bench bench-rust bench-python
+.PHONY: demo test chaos soak all-tests test-rust test-python lint wheel native bench bench-rust bench-python
 
 demo: wheel
 	@$(CARGO) build --quiet --package tenfold --examples
@@ -47,6 +52,13 @@ test-rust:
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --release --package tenfold-shm --lib loom
 	python3 tools/kill_points.py
 
+chaos: wheel
+	@python3 tools/leave_nothing.py python3 tools/chaos.py --times $(TIMES) $(if $(LOAD),--load) --python $(VENV)/bin/python
+
+soak: wheel
+	@TENFOLD_SOAK=$$(($(MINUTES) * 60)) $(CARGO) test --release --package tenfold --test soak -- --nocapture
+	@$(VENV)/bin/python python/tests/chaos/soak.py --seconds $$(($(MINUTES) * 60))
+
 # A wheel, and a venv with it and all that its tests need.
 $(VENV)/ready: python/requirements-test.txt
 	@$(PYTHON) -m venv $(VENV)
@@ -61,7 +73,7 @@ wheel: $(VENV)/ready
 test-python: wheel
 	$(VENV)/bin/ruff check --quiet python
 	@# What fails is run once more, alone: some tests race with the clock, and a busy machine is slow.
-	$(VENV)/bin/python -m pytest --quiet || $(VENV)/bin/python -m pytest --last-failed --last-failed-no-failures none
+	$(VENV)/bin/python -m pytest --quiet -m "not slow" || $(VENV)/bin/python -m pytest --last-failed --last-failed-no-failures none
 	$(VENV)/bin/python tools/cpython_suite.py
 
 # The native module into the source tree, for work on the Python half: PYTHONPATH=python python3 …
