@@ -90,6 +90,8 @@ kill_points! {
     UserLockTaken = "user-lock.taken",
     /// A user lock is free again, its waiters not yet woken.
     UserLockReleased = "user-lock.released",
+    /// A semaphore's count is frozen, nothing is changed yet.
+    SemaphoreFrozen = "semaphore.frozen",
     /// A semaphore's permit is taken and recorded.
     SemaphoreTaken = "semaphore.taken",
     /// A semaphore's permit is back, nobody is woken yet.

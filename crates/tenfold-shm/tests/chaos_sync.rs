@@ -85,6 +85,7 @@ fn killed_with_a_permit_at_any_point() {
             }
         };
         for point in [
+            KillPoint::SemaphoreFrozen,
             KillPoint::SemaphoreTaken,
             KillPoint::SemaphoreReleased,
             KillPoint::LockTaken,
@@ -97,13 +98,46 @@ fn killed_with_a_permit_at_any_point() {
         ] {
             let mut passes = 0;
             while killed_at(point, passes, work) {
+                // Tokens come and go beside it, also while the count is still frozen.
+                assert!(semaphore.acquire(NEVER).unwrap());
                 crash::sweep(heap);
+                semaphore.release(1).unwrap();
                 assert_eq!(semaphore.value(), 3, "{} after {passes} passes", point.name());
                 passes += 1;
             }
             assert!(passes >= 2, "{} was reached {passes} times", point.name());
         }
         before.assert_unchanged();
+    });
+}
+
+/// Tokens change the count without the lock, beside processes that are killed anywhere under it.
+#[test]
+fn tokens_come_and_go_while_holders_are_killed() {
+    alone(|heap| {
+        let semaphore = Semaphore::create(heap, 3, Some(3)).unwrap();
+        for round in 0..40 {
+            let seen = words();
+            let holders: Vec<_> = (0..2)
+                .map(|_| {
+                    in_child(|| {
+                        loop {
+                            assert!(semaphore.acquire_held(NEVER).unwrap());
+                            assert!(semaphore.release_held().unwrap());
+                            seen[0].store(1, SeqCst);
+                        }
+                    })
+                })
+                .collect();
+            until(|| seen[0].load(SeqCst) == 1);
+            for _ in 0..round * 200 {
+                assert!(semaphore.acquire(NEVER).unwrap());
+                semaphore.release(1).unwrap();
+            }
+            holders.into_iter().for_each(|holder| holder.kill());
+            crash::sweep(heap);
+            assert_eq!(semaphore.value(), 3, "in round {round}");
+        }
     });
 }
 

@@ -5,11 +5,18 @@
 //! ```
 //!
 //! A permit taken by [`Semaphore::acquire`] is a token: it belongs to nobody and may be put back by
-//! anyone. One taken by [`Semaphore::acquire_held`] is also counted in the taker's ledger, in the
-//! same redo record as the count.
+//! anyone, which changes the count alone, in one step and without the lock. One taken by
+//! [`Semaphore::acquire_held`] is also counted in the taker's ledger, in the same redo record as the
+//! count. For as long as such a record could still be done (again), the count is *frozen*: who wants
+//! a token then has to take the lock.
+//!
+//! | count | meaning | leaves by |
+//! |---|---|---|
+//! | n | n permits | a token is taken or put back: n - 1, n + 1; under the lock: frozen |
+//! | n, frozen | n permits, a holder of the lock is at it, or has died there | under the lock: n' |
 //!
 //! *Killed here:* tokens stay taken; counted permits are put back by the sweep, again in one record
-//! with the ledger's count.
+//! with the ledger's count. A count that was left frozen is thawed by the next under the lock.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,14 +28,16 @@ use super::wait_point::{WaitPoint, Waited};
 use super::{SyncError, SyncResult};
 use crate::error::Result;
 use crate::heap::block::Block;
-use crate::heap::{At, Heap, Shared};
-use crate::internal_lock::{InternalLock, Store};
+use crate::heap::{At, Heap, Shared, Word};
+use crate::internal_lock::{Guard, InternalLock, Store};
 use crate::kill_point::{KillPoint, reach};
 use crate::object::{Handle, ObjectKind};
 use crate::participant::{self, Death, LedgerEntry, Seat};
 
 /// The most permits a semaphore can have.
 pub const PERMITS_MAX: u64 = i32::MAX as u64;
+/// The count's bit that says that only the lock's holder may change it.
+const FROZEN: u64 = 1 << 63;
 /// A waiter that has waited this long asks newcomers to queue.
 const STARVING: Duration = Duration::from_millis(5);
 /// For how long they do.
@@ -62,6 +71,47 @@ enum Taker {
     Token,
     /// This process's.
     Held,
+}
+
+/// How an attempt to change the count in one step ended.
+enum Step {
+    Done,
+    /// The count does not allow it.
+    Refused,
+    /// Only under the lock.
+    Frozen,
+}
+
+/// The count while nobody but the holder of the lock changes it. Ends by [`Frozen::commit`] or
+/// [`Frozen::thaw_with`].
+struct Frozen {
+    shared: At<SemaphoreObject>,
+    count: u64,
+}
+
+impl Frozen {
+    /// For the holder of the lock.
+    fn new(shared: At<SemaphoreObject>) -> Frozen {
+        let count = shared.count.fetch_or(FROZEN, Ordering::AcqRel) & !FROZEN;
+        reach(KillPoint::SemaphoreFrozen);
+        Frozen { shared, count }
+    }
+
+    /// Changes the count and a number in a ledger, in one record.
+    fn commit(&self, guard: &Guard, count: u64, ledger: Word, number: u64) {
+        // Frozen until the record is cleared, so that doing it again undoes nobody's step.
+        guard.commit([Store::new(self.shared.field(|s| &s.count), count | FROZEN), Store::new(ledger, number)]);
+        self.thaw_with(count);
+    }
+
+    fn thaw_with(&self, count: u64) {
+        self.shared.count.store(count, Ordering::Release);
+    }
+}
+
+/// The most permits there can be.
+fn most(shared: &SemaphoreObject) -> u64 {
+    shared.bound.load(Ordering::Relaxed).min(PERMITS_MAX)
 }
 
 impl Semaphore {
@@ -146,7 +196,7 @@ impl Semaphore {
         let taken = shared.sleepers.wait(
             deadline,
             || shared.peers.slice(seat.slot()),
-            || shared.count.load(Ordering::Relaxed) > 0,
+            || self.value() > 0,
             |waited| self.attempt(taker, Some(waited)),
             || shared.peers.look_after(heap, seat, &mut lookout),
         )?;
@@ -162,31 +212,16 @@ impl Semaphore {
                 return Ok(None);
             }
         }
-        if shared.count.load(Ordering::Relaxed) > 0 {
-            let seat = participant::seat(self.handle.heap())?;
-            if taker == Taker::Held {
-                shared.peers.add(seat.slot());
+        let taken = match taker {
+            Taker::Token => self.take_token()?,
+            Taker::Held => self.take_held()?,
+        };
+        if taken {
+            if shared.queue_until.load(Ordering::Relaxed) != 0 && waited.is_some_and(|w| w.slept) {
+                shared.queue_until.store(0, Ordering::Relaxed);
             }
-            let guard = self.shared.field(|s| &s.lock).lock_from(self.handle.heap(), seat)?;
-            let count = shared.count.load(Ordering::Relaxed);
-            if count > 0 {
-                match taker {
-                    Taker::Token => shared.count.store(count - 1, Ordering::Release),
-                    Taker::Held => {
-                        let mine = self.handle.aux()?;
-                        guard.commit([
-                            Store::new(self.shared.field(|s| &s.count), count - 1),
-                            Store::new(mine, mine.load(Ordering::Relaxed).wrapping_add(1)),
-                        ]);
-                    }
-                }
-                drop(guard);
-                if shared.queue_until.load(Ordering::Relaxed) != 0 && waited.is_some_and(|w| w.slept) {
-                    shared.queue_until.store(0, Ordering::Relaxed);
-                }
-                reach(KillPoint::SemaphoreTaken);
-                return Ok(Some(()));
-            }
+            reach(KillPoint::SemaphoreTaken);
+            return Ok(Some(()));
         }
         if waited.is_some_and(|w| w.longer_than(STARVING)) {
             shared.queue_until.store(clock::now() + QUEUEING.as_nanos() as u64, Ordering::Relaxed);
@@ -194,15 +229,69 @@ impl Semaphore {
         Ok(None)
     }
 
+    /// Changes the count in one step, if `change` gives a new one and the count is not frozen.
+    fn step(&self, mut change: impl FnMut(u64) -> Option<u64>) -> Step {
+        let count = &self.shared.get().count;
+        let mut now = count.load(Ordering::Relaxed);
+        loop {
+            if now & FROZEN != 0 {
+                return Step::Frozen;
+            }
+            let Some(next) = change(now) else { return Step::Refused };
+            match count.compare_exchange_weak(now, next, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return Step::Done,
+                Err(other) => now = other,
+            }
+        }
+    }
+
+    fn take_token(&self) -> Result<bool> {
+        match self.step(|count| count.checked_sub(1)) {
+            Step::Done => return Ok(true),
+            Step::Refused => return Ok(false),
+            Step::Frozen => {}
+        }
+        let _guard = self.shared.field(|s| &s.lock).lock(self.handle.heap())?;
+        let frozen = Frozen::new(self.shared);
+        let taken = frozen.count > 0;
+        frozen.thaw_with(frozen.count - u64::from(taken));
+        Ok(taken)
+    }
+
+    fn take_held(&self) -> Result<bool> {
+        if self.value() == 0 {
+            return Ok(false);
+        }
+        let seat = participant::seat(self.handle.heap())?;
+        self.shared.peers.add(seat.slot());
+        let mine = self.handle.aux()?;
+        let guard = self.shared.field(|s| &s.lock).lock_from(self.handle.heap(), seat)?;
+        let frozen = Frozen::new(self.shared);
+        let taken = frozen.count > 0;
+        if taken {
+            frozen.commit(&guard, frozen.count - 1, mine, mine.load(Ordering::Relaxed).wrapping_add(1));
+        } else {
+            frozen.thaw_with(0);
+        }
+        Ok(taken)
+    }
+
     /// Puts `permits` tokens back and wakes as many who wait.
     ///
     /// # Errors
     /// [`SyncError::OverRelease`] if there would be more than the bound; none is put back then.
     pub fn release(&self, permits: u64) -> SyncResult<()> {
-        let guard = self.shared.field(|s| &s.lock).lock(self.handle.heap())?;
-        let count = self.raised(permits)?;
-        self.shared.count.store(count, Ordering::Release);
-        drop(guard);
+        match self.step(|count| self.raised(count, permits).ok()) {
+            Step::Done => {}
+            Step::Refused => return Err(self.too_many()),
+            Step::Frozen => {
+                let _guard = self.shared.field(|s| &s.lock).lock(self.handle.heap())?;
+                let frozen = Frozen::new(self.shared);
+                let raised = self.raised(frozen.count, permits);
+                frozen.thaw_with(*raised.as_ref().unwrap_or(&frozen.count));
+                raised?;
+            }
+        }
         self.wake(permits);
         Ok(())
     }
@@ -219,22 +308,25 @@ impl Semaphore {
         if held == 0 {
             return Ok(false);
         }
+        let frozen = Frozen::new(self.shared);
         // Somebody else may have put our permit back as a token: then it is not ours any more.
-        let count = self.raised(1);
-        let kept = count.as_ref().map_or(self.shared.count.load(Ordering::Relaxed), |count| *count);
-        guard.commit([Store::new(self.shared.field(|s| &s.count), kept), Store::new(mine, held - 1)]);
+        let raised = self.raised(frozen.count, 1);
+        frozen.commit(&guard, *raised.as_ref().unwrap_or(&frozen.count), mine, held - 1);
         drop(guard);
-        count?;
+        raised?;
         self.wake(1);
         Ok(true)
     }
 
-    fn raised(&self, permits: u64) -> SyncResult<u64> {
-        let (count, bound) = (self.shared.count.load(Ordering::Relaxed), self.shared.bound.load(Ordering::Relaxed));
+    fn raised(&self, count: u64, permits: u64) -> SyncResult<u64> {
         match count.checked_add(permits) {
-            Some(more) if more <= bound.min(PERMITS_MAX) => Ok(more),
-            _ => Err(SyncError::OverRelease { bound: bound.min(PERMITS_MAX) }),
+            Some(more) if more <= most(self.shared.get()) => Ok(more),
+            _ => Err(self.too_many()),
         }
+    }
+
+    fn too_many(&self) -> SyncError {
+        SyncError::OverRelease { bound: most(self.shared.get()) }
     }
 
     fn wake(&self, permits: u64) {
@@ -244,7 +336,7 @@ impl Semaphore {
 
     /// Permits that can be taken now.
     pub fn value(&self) -> u64 {
-        self.shared.count.load(Ordering::Acquire)
+        self.shared.count.load(Ordering::Acquire) & !FROZEN
     }
 
     /// The most permits it can have, if it is bounded.
@@ -263,9 +355,8 @@ pub(super) fn owner_died(heap: Heap, seat: Seat, death: &Death, block: Block, en
     if held == 0 || !death.is_abnormal() {
         return Ok(());
     }
-    let most = shared.bound.load(Ordering::Relaxed).min(PERMITS_MAX);
-    let count = shared.count.load(Ordering::Relaxed).saturating_add(held).min(most);
-    guard.commit([Store::new(shared.field(|s| &s.count), count), Store::new(theirs, 0)]);
+    let frozen = Frozen::new(shared);
+    frozen.commit(&guard, frozen.count.saturating_add(held).min(most(shared.get())), theirs, 0);
     drop(guard);
     shared.sleepers.notify(held.min(u64::from(u32::MAX)) as u32);
     Ok(())
