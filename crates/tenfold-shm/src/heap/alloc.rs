@@ -85,14 +85,17 @@ impl Heap {
         ]);
         drop(guard);
         reach(KillPoint::HeapTaken);
-        let block = Block { id, offset, len: bytes, kind: kind as u8, descriptor };
-        if class::size_of_class(class) > SMALL
-            && let Err(error) = self.back_with_pages(seat, block)
-        {
-            self.give_back(seat, id, cell)?;
-            return Err(error);
+        let block = Block { id, offset, len: bytes, kind: kind as u8, fresh: false, descriptor };
+        if class::size_of_class(class) <= SMALL {
+            return Ok(block);
         }
-        Ok(block)
+        match self.back_with_pages(seat, block) {
+            Ok(fresh) => Ok(Block { fresh, ..block }),
+            Err(error) => {
+                self.give_back(seat, id, cell)?;
+                Err(error)
+            }
+        }
     }
 
     /// Frees the block that `cell` names, and empties the cell. Nothing happens if the cell names
@@ -236,9 +239,9 @@ impl Heap {
     }
 
     /// Makes sure that a large block's first `len` bytes have pages, so that touching them can
-    /// neither fail with a signal nor wake the OOM killer unannounced.
+    /// neither fail with a signal nor wake the OOM killer unannounced. Returns whether most are new.
     #[cold]
-    fn back_with_pages(self, seat: Seat, block: Block) -> Result<()> {
+    fn back_with_pages(self, seat: Seat, block: Block) -> Result<bool> {
         reach(KillPoint::HeapLargeTaken);
         let descriptor = block.descriptor;
         if descriptor.warm.load(Ordering::Relaxed) > 0 {
@@ -247,7 +250,7 @@ impl Heap {
         let have = descriptor.committed.load(Ordering::Relaxed);
         let want = block.len.next_multiple_of(PAGE);
         if want <= have {
-            return Ok(());
+            return Ok(false);
         }
         let needed = want - have;
         let header = self.header();
@@ -270,7 +273,7 @@ impl Heap {
             fits.then_some(Account { committed: want, ..a })
         })?;
         if fits {
-            return Ok(());
+            return Ok(needed > have);
         }
         our_file()?.punch_hole(block.offset + have, needed).map_err(HeapError::os("fallocate"))?;
         Err(out_of_memory())

@@ -120,6 +120,8 @@ pub struct Block {
     pub(crate) offset: u64,
     pub(crate) len: u64,
     pub(crate) kind: u8,
+    /// Whether most of its pages are new; known to the one who took it.
+    pub(crate) fresh: bool,
     pub(crate) descriptor: At<Descriptor>,
 }
 
@@ -289,7 +291,7 @@ impl Heap {
         {
             return Err(HeapError::corrupt("descriptor", descriptor.offset()));
         }
-        Ok(Block { id, offset, len, kind: state.kind, descriptor })
+        Ok(Block { id, offset, len, kind: state.kind, fresh: false, descriptor })
     }
 
     /// Whether `len` bytes at `offset` lie where blocks do.

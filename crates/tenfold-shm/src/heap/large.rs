@@ -8,13 +8,13 @@
 //! Measured for 64 MiB, in milliseconds:
 //!
 //! ```text
-//!                               through the file      through a mapping
-//!   written for the first time        12                    28
-//!   again                             14                  8 + 7       the pages are looked up at one go, then copied
-//!   once more                         14                     6
+//!                                    through the file      through a mapping
+//!   written to pages that are new          12                    28
+//!   written to pages that were used        14                  8 + 7      looked up at one go, then copied
+//!   the same again                         14                     6
 //! ```
 //!
-//! So the first life of a block that this process writes goes through the file.
+//! So pages that are new are written through the file.
 //!
 //! *Killed here:* a mapping is local to the process.
 
@@ -24,7 +24,7 @@ use core::sync::atomic::Ordering;
 use tenfold_sys::limits::{self, Resource};
 use tenfold_sys::mapping;
 
-use super::block::{Block, BlockId, State};
+use super::block::{Block, State};
 use super::{Heap, MappedBlock, WINDOW, class};
 use crate::guarded::Guarded;
 
@@ -32,21 +32,17 @@ use crate::guarded::Guarded;
 const KEPT_MAX: u64 = 384 << 20;
 /// The same as a share of the address space, where that is limited: one part of this many.
 const KEPT_SHARE: u64 = 16;
-/// Blocks that are kept or remembered.
-const KNOWN_MAX: usize = 128;
 /// Less is not worth a mapping.
 const AT_LENGTH: usize = 64 << 10;
 
-/// What is known of the place of a large block, where no other one ever begins.
-struct Known {
+struct Kept {
+    /// Where the block begins in the heap. No other block ever begins there.
     offset: u64,
-    /// The block in the first life that this process had to do with.
-    id: BlockId,
-    mapped: Option<Arc<MappedBlock>>,
+    mapped: Arc<MappedBlock>,
 }
 
 /// Most lately used last.
-static KNOWN: Guarded<Vec<Known>> = Guarded::new(Vec::new());
+static KEPT: Guarded<Vec<Kept>> = Guarded::new(Vec::new());
 
 /// What is about to be done with a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,13 +56,13 @@ pub(crate) enum Access {
 }
 
 pub(crate) fn mutex() -> &'static tenfold_sys::futex::PrivateMutex {
-    KNOWN.mutex()
+    KEPT.mutex()
 }
 
 /// Gives up all mappings that nobody uses at the moment; whether there were any.
 pub(super) fn make_room() -> bool {
-    let before = KNOWN.with(core::mem::take);
-    before.iter().any(|known| known.mapped.is_some())
+    let before = KEPT.with(core::mem::take);
+    !before.is_empty()
 }
 
 fn room() -> u64 {
@@ -82,24 +78,17 @@ impl Block {
         if self.len <= WINDOW {
             return None;
         }
-        let (mapped, before) = KNOWN
-            .with(|all| {
-                let place = all.iter().rposition(|known| known.offset == self.offset)?;
-                let known = &mut all[place..];
-                known.rotate_left(1);
-                known.last().map(|known| (known.mapped.clone(), known.id))
-            })
-            .unzip();
-        if let Some(mapped) = mapped.flatten().filter(|mapped| mapped.len() as u64 >= self.len) {
-            return Some(mapped);
+        if self.fresh && matches!(access, Access::Write(_)) {
+            return None;
         }
+        let known = KEPT.with(|kept| {
+            let place = kept.iter().rposition(|kept| kept.offset == self.offset)?;
+            kept[place..].rotate_left(1);
+            kept.last().map(|kept| Arc::clone(&kept.mapped)).filter(|mapped| mapped.len() as u64 >= self.len)
+        });
         match access {
+            _ if known.is_some() => known,
             Access::Write(bytes) | Access::Read(bytes) if bytes < AT_LENGTH => None,
-            // The first life that this process has to do with.
-            Access::Write(_) if before.is_none_or(|before| before == self.id) => {
-                remember(Known { offset: self.offset, id: self.id, mapped: None });
-                None
-            }
             Access::Write(_) => self.map_to_keep(heap, true),
             Access::Read(_) | Access::Look => self.map_to_keep(heap, false),
         }
@@ -118,25 +107,24 @@ impl Block {
         if with_pages {
             mapping::look_up_pages(mapped.address(), self.len as usize);
         }
-        remember(Known { offset: self.offset, id: self.id, mapped: Some(Arc::clone(&mapped)) });
+        keep(Kept { offset: self.offset, mapped: Arc::clone(&mapped) });
         Some(mapped)
     }
 }
 
-/// Keeps a block in mind, and gives up what there is no room for any more.
-fn remember(new: Known) {
-    let bytes = |known: &Known| known.mapped.as_ref().map_or(0, |mapped| mapped.len() as u64);
-    let (offset, room) = (new.offset, room());
-    let given_up = KNOWN.with(|all| {
-        all.retain(|known| known.offset != offset);
+/// Keeps a mapping, and gives up those there is no room for any more.
+fn keep(new: Kept) {
+    let room = room();
+    let given_up = KEPT.with(|all| {
+        all.retain(|kept| kept.offset != new.offset);
         all.push(new);
-        let mut total: u64 = all.iter().map(bytes).sum();
+        let mut total: u64 = all.iter().map(|kept| kept.mapped.len() as u64).sum();
         let mut given_up = 0;
-        while total > room || all.len() - given_up > KNOWN_MAX {
-            total -= bytes(&all[given_up]);
+        while total > room {
+            total -= all[given_up].mapped.len() as u64;
             given_up += 1;
         }
-        all.drain(..given_up).collect::<Vec<Known>>()
+        all.drain(..given_up).collect::<Vec<Kept>>()
     });
     // Outside the mutex: it takes a while.
     drop(given_up);
