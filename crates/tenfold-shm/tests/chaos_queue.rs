@@ -157,6 +157,40 @@ fn consumer_killed(point: KillPoint) {
     });
 }
 
+/// Kills a consumer that gets many at a time; it takes at most the run with it that it was taking, and what is
+/// left begins where that ended.
+fn consumer_of_many_killed(point: KillPoint) {
+    const RUN: u64 = 7;
+    alone(|heap| {
+        let words = shared::<AtomicU64>(1);
+        let before = Before::of(heap);
+        at_all_passes(point, |passes| {
+            let (queue, held) = (Queue::create(heap, None).unwrap(), event(heap));
+            words[0].store(0, SeqCst);
+            (0..COUNT).for_each(|n| put_number(&queue, &held, n).unwrap());
+            let killed = killed_at(point, passes, || {
+                let mut next = 0;
+                while next < COUNT {
+                    for payload in queue.get_many(RUN as usize, NEVER).unwrap() {
+                        assert_eq!(number(&payload), next);
+                        next += 1;
+                    }
+                    words[0].store(next, SeqCst);
+                }
+            });
+            let done = words[0].load(SeqCst);
+            put_number(&queue, &held, COUNT).unwrap();
+            let first = get_number(&queue).unwrap();
+            assert!((done..=done + RUN).contains(&first), "{done} were got, then came {first}");
+            (first + 1..=COUNT).for_each(|n| assert_eq!(get_number(&queue).unwrap(), n));
+            assert_eq!(queue.try_get().unwrap_err(), QueueError::Empty);
+            drop((queue, held));
+            before.assert_unchanged();
+            killed
+        });
+    });
+}
+
 /// Kills a process that is the last one to hold a queue with all sorts of things in it.
 fn last_holder_killed(point: KillPoint) {
     alone(|heap| {
@@ -203,6 +237,9 @@ kills! {
     a_consumer_with_a_record_to_redo: consumer_killed(RedoCommitted);
     a_consumer_with_a_record_half_redone: consumer_killed(RedoHalfApplied);
     a_consumer_with_a_record_redone: consumer_killed(RedoApplied);
+    a_consumer_of_many_that_has_taken: consumer_of_many_killed(QueueTaken);
+    a_consumer_of_many_with_a_lock: consumer_of_many_killed(LockTaken);
+    a_consumer_of_many_with_a_record_half_redone: consumer_of_many_killed(RedoHalfApplied);
     a_last_holder_with_the_messages_freed: last_holder_killed(QueueEmptied);
     a_last_holder_that_has_closed: last_holder_killed(QueueClosed);
     a_last_holder_with_an_object_dying: last_holder_killed(ObjectDying);

@@ -130,7 +130,7 @@ macro_rules! raw_types {
     ($($number:ty),*) => {
         /// The bytes of a value that is copied as it lies in memory.
         #[inline(always)]
-        fn as_raw<T: 'static>(value: &T) -> Option<&[u8]> {
+        pub(crate) fn as_raw<T: 'static>(value: &T) -> Option<&[u8]> {
             let value = value as &dyn Any;
             $(
                 if TypeId::of::<T>() == TypeId::of::<$number>() {
@@ -145,7 +145,7 @@ macro_rules! raw_types {
 
         /// Whether values of this type are copied as they lie in memory.
         #[inline(always)]
-        fn is_raw<T: 'static>() -> bool {
+        pub(crate) fn is_raw<T: 'static>() -> bool {
             let this = TypeId::of::<T>();
             $(this == TypeId::of::<$number>() || this == TypeId::of::<Vec<$number>>() ||)* false
         }

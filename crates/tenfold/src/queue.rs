@@ -211,6 +211,15 @@ impl<T: Message> Queue<T> {
 
     /// Puts what can be put of a batch: how many that were, and why not all.
     fn put_batch(&self, batch: &[T]) -> (usize, Option<Error>) {
+        let put = |outgoing: &[Outgoing<'_>], cannot_encode| match self.inner.put_many(outgoing, Deadline::never()) {
+            Ok(()) => (outgoing.len(), cannot_encode),
+            Err(error) => (error.put, Some(error.error.into())),
+        };
+        if payload::is_raw::<T>() {
+            let parts: Vec<[&[u8]; 1]> = batch.iter().filter_map(payload::as_raw).map(|bytes| [bytes]).collect();
+            let outgoing: Vec<_> = parts.iter().map(|parts| Outgoing { parts, handles: &[] }).collect();
+            return put(&outgoing, None);
+        }
         let (mut bytes, mut handles) = (Vec::new(), Vec::new());
         let mut ends = Vec::with_capacity(batch.len());
         let mut cannot_encode = None;
@@ -237,10 +246,7 @@ impl<T: Message> Queue<T> {
         let each = parts.iter().zip(&ends);
         let outgoing: Vec<Outgoing<'_>> =
             each.map(|(parts, (_, held))| Outgoing { parts, handles: &handles[held.clone()] }).collect();
-        match self.inner.put_many(&outgoing, Deadline::never()) {
-            Ok(()) => (outgoing.len(), cannot_encode),
-            Err(error) => (error.put, Some(error.error.into())),
-        }
+        put(&outgoing, cannot_encode)
     }
 
     /// Takes the first value. Blocks while the queue is empty and not closed.
@@ -275,8 +281,14 @@ impl<T: Message> Queue<T> {
     /// # Errors
     /// As [`Queue::get`]. If one of them cannot be decoded, the others of this call are dropped too.
     pub fn get_many(&self, max: usize) -> Result<Vec<T>> {
-        let payloads = self.inner.get_many(max, Deadline::never())?;
-        payloads.into_iter().map(|payload| decode(Arrival::Long(payload))).collect()
+        let (mut values, mut failure) = (Vec::with_capacity(max.min(self.len())), None);
+        self.inner.get_many_with(max, Deadline::never(), |arrival| match decode(arrival) {
+            Ok(value) => values.push(value),
+            Err(error) => {
+                failure.get_or_insert(error);
+            }
+        })?;
+        failure.map_or(Ok(values), Err)
     }
 
     /// The values as they come, until the queue is closed and drained. Blocks while the queue is empty.

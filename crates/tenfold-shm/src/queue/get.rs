@@ -4,7 +4,8 @@ use core::sync::atomic::Ordering;
 
 use tenfold_sys::clock::Deadline;
 
-use super::segment::{self, BLOCK_WORDS, Found, Words};
+use super::position::Position;
+use super::segment::{self, BLOCK_WORDS, Found, RECORD_WORDS, Record, Words};
 use super::waiters::Wake;
 use super::{End, Queue, QueueError};
 use crate::error::{HeapError, Result};
@@ -180,41 +181,64 @@ impl Queue {
     /// # Errors
     /// As [`Queue::get`]. An error behind the first message waits for the next call.
     pub fn get_many(&self, max: usize, deadline: Deadline) -> core::result::Result<Vec<Payload>, QueueError> {
-        let heap = self.heap();
-        let seat = seat(heap)?;
         let mut payloads = Vec::new();
-        while payloads.len() < max {
-            match self.take_run(heap, seat, max, &mut payloads) {
-                Ok(true) => {}
-                Ok(false) if payloads.is_empty() => self.wait_for_message(seat, Some(deadline))?,
-                Ok(false) => break,
-                Err(error) if payloads.is_empty() => return Err(error.into()),
-                Err(_) => break,
-            }
-        }
+        self.get_many_with(max, deadline, |arrival| payloads.push(arrival.into_payload(self.heap())))?;
         Ok(payloads)
     }
 
-    /// Takes messages under one lock. Returns whether there may be more.
-    fn take_run(&self, heap: Heap, seat: Seat, max: usize, payloads: &mut Vec<Payload>) -> Result<bool> {
-        let wanted = (max - payloads.len()).min(RUN).min(self.len().max(1) as usize);
+    /// As [`Queue::get_many`], and calls `f` with each message. No lock is held meanwhile. Returns how many there
+    /// were.
+    ///
+    /// # Errors
+    /// As [`Queue::get_many`].
+    #[inline]
+    pub fn get_many_with(
+        &self,
+        max: usize,
+        deadline: Deadline,
+        mut f: impl FnMut(Arrival<'_>),
+    ) -> core::result::Result<usize, QueueError> {
+        let heap = self.heap();
+        let seat = seat(heap)?;
+        let (mut taken, mut run) = (0, Run::default());
+        while taken < max {
+            let next = match self.take_run(heap, seat, max - taken, &mut run) {
+                Ok(next) => next,
+                Err(error) if taken == 0 => return Err(error.into()),
+                Err(_) => break,
+            };
+            taken += run.messages;
+            run.each(|bytes| f(Arrival::Short(bytes)));
+            match next {
+                Behind::Block(payload) => {
+                    taken += 1;
+                    f(Arrival::Long(payload));
+                }
+                Behind::Unknown => {}
+                Behind::Nothing if taken == 0 => self.wait_for_message(seat, Some(deadline))?,
+                Behind::Nothing => break,
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Takes short messages to `run`, under one lock, or one in a block.
+    #[inline(never)]
+    fn take_run(&self, heap: Heap, seat: Seat, max: usize, run: &mut Run) -> Result<Behind> {
         // Nothing is allocated under the lock.
-        payloads.reserve(wanted);
+        run.empty_for(max.min(RUN).min(self.len().max(1) as usize));
         let mut entry = None;
         if self.expects_block.load(Ordering::Relaxed) {
             entry = Some(HeldCell::take(heap)?);
         }
-        let mut words = Words::default();
         let head = self.shape.field(|s| &s.head);
         let mut failure = None;
         let (last, wake) = {
             let guard = head.field(|h| &h.lock).lock_from(heap, seat)?;
             let mut consumer = Consumer::new(self, heap, head, &guard, &mut failure);
-            let mut last = Next::Nothing;
-            for _ in 0..wanted {
-                last = consumer.take(&entry, &mut words);
-                let Next::Short(len) = last else { break };
-                payloads.push(Payload::inline(heap, bytes_of(&words, len)));
+            let mut last = consumer.take_shorts(run);
+            if let (Next::Block, Some(_), 0) = (last, &entry, run.messages) {
+                last = consumer.take(&entry, &mut Words::default());
             }
             (last, consumer.wake)
         };
@@ -223,13 +247,13 @@ impl Queue {
             return Err(error);
         }
         match (last, entry) {
-            (Next::Nothing, _) => return Ok(false),
-            (Next::Long, Some(cell)) => payloads.push(received(heap, cell)?),
+            (Next::Nothing, _) => return Ok(Behind::Nothing),
+            (Next::Long, Some(cell)) => return Ok(Behind::Block(received(heap, cell)?)),
             (Next::Block, _) => self.expects_block.store(true, Ordering::Relaxed),
             (Next::End, _) => self.leave_segment(heap, seat)?,
             _ => {}
         }
-        Ok(true)
+        Ok(Behind::Unknown)
     }
 
     /// Goes on to the next segment, unless somebody else has meanwhile, and frees the one behind.
@@ -257,6 +281,50 @@ impl Queue {
         }
         reach(KillPoint::QueueSegmentLeft);
         object::release(heap, seat, transit)
+    }
+}
+
+/// What comes behind a run of short messages.
+enum Behind {
+    /// This message, which has been taken, too.
+    Block(Payload),
+    /// There may be more.
+    Unknown,
+    Nothing,
+}
+
+/// Short messages that were taken together: of each a word with its length, and its bytes, in words.
+#[derive(Default)]
+struct Run {
+    words: Vec<u64>,
+    messages: usize,
+    /// How many there is room for.
+    room: usize,
+}
+
+impl Run {
+    fn empty_for(&mut self, messages: usize) {
+        self.words.clear();
+        self.words.reserve(messages * RECORD_WORDS);
+        (self.messages, self.room) = (0, messages);
+    }
+
+    #[inline]
+    fn push(&mut self, record: At<Record>, len: usize) {
+        self.words.push(len as u64);
+        for word in record.inline(len) {
+            self.words.push(word);
+        }
+        self.messages += 1;
+    }
+
+    fn each(&self, mut f: impl FnMut(&[u8])) {
+        let mut rest = &self.words[..];
+        while let Some((len, words)) = rest.split_first() {
+            let (bytes, after) = words.split_at(len.div_ceil(8) as usize);
+            f(&bytemuck::cast_slice(bytes)[..*len as usize]);
+            rest = after;
+        }
     }
 }
 
@@ -314,21 +382,13 @@ impl<'q> Consumer<'q> {
     #[inline(always)]
     fn try_take(&mut self, entry: &Option<HeldCell>, words: &mut Words) -> Result<Next> {
         let now = self.head.now();
-        if now.count() == self.head.other_as_seen().count() {
-            let tail = self.queue.shape.tail.now();
-            if now.count() == tail.count() {
-                return Ok(Next::Nothing);
-            }
-            self.head.seen.store(tail.bits(), Ordering::Relaxed);
-        }
-        let at = self.head.at.load(Ordering::Relaxed);
-        let record = segment::record(self.heap, at, now)?;
-        match record.found(now)? {
+        let Some((record, found)) = self.look(now)? else { return Ok(Next::Nothing) };
+        match found {
             Found::Inline(len) => {
                 record.read_inline(len, words);
                 let after = now.after(segment::inline_words(len));
                 self.head.position.store(after.bits(), Ordering::Release);
-                self.taken();
+                self.taken(1);
                 Ok(Next::Short(len))
             }
             Found::Block => {
@@ -338,18 +398,63 @@ impl<'q> Consumer<'q> {
                     Store::new(self.head.field(|h| &h.position), now.after(BLOCK_WORDS).bits()),
                     Store::new(cell.word(), id),
                 ]);
-                self.taken();
+                self.taken(1);
                 Ok(Next::Long)
             }
             Found::End => Ok(Next::End),
         }
     }
 
+    /// Takes short messages, by one store, until the run is full or there is something else.
+    fn take_shorts(&mut self, run: &mut Run) -> Next {
+        let mut now = self.head.now();
+        let last = loop {
+            if run.messages == run.room {
+                break Next::Short(0);
+            }
+            match self.look(now) {
+                Ok(Some((record, Found::Inline(len)))) => {
+                    run.push(record, len);
+                    now = now.after(segment::inline_words(len));
+                }
+                Ok(Some((_, Found::Block))) => break Next::Block,
+                Ok(Some((_, Found::End))) => break Next::End,
+                Ok(None) => break Next::Nothing,
+                // Told by the next call, if there are messages before it.
+                Err(_) if run.messages > 0 => break Next::Short(0),
+                Err(error) => {
+                    *self.failure = Some(error);
+                    break Next::Failed;
+                }
+            }
+        };
+        if run.messages > 0 {
+            self.head.position.store(now.bits(), Ordering::Release);
+            self.taken(run.messages as u64);
+        }
+        last
+    }
+
+    /// What stands at `now`, which is the head or will be; `None` if that is the tail.
     #[inline(always)]
-    fn taken(&mut self) {
+    fn look(&self, now: Position) -> Result<Option<(At<Record>, Found)>> {
+        if now.count() == self.head.other_as_seen().count() {
+            let tail = self.queue.shape.tail.now();
+            if now.count() == tail.count() {
+                return Ok(None);
+            }
+            self.head.seen.store(tail.bits(), Ordering::Relaxed);
+        }
+        let at = self.head.at.load(Ordering::Relaxed);
+        let record = segment::record(self.heap, at, now)?;
+        Ok(Some((record, record.found(now)?)))
+    }
+
+    #[inline(always)]
+    fn taken(&mut self, messages: u64) {
         reach(KillPoint::QueueTaken);
         if self.queue.is_bounded() {
-            self.wake.0 = self.wake.0.saturating_add(self.head.waiters.notify(1).0);
+            self.wake.0 = self.wake.0.saturating_add(self.head.waiters.notify(messages).0);
         }
     }
 }

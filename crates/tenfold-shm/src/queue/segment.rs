@@ -182,9 +182,15 @@ impl At<Record> {
     /// Copies a payload of `len` bytes out.
     #[inline(always)]
     pub(super) fn read_inline(self, len: usize, words: &mut Words) {
-        for (to, from) in words.iter_mut().zip(&self.0[1..]).take(len.div_ceil(8)) {
-            *to = from.load(Ordering::Relaxed).to_le();
+        for (to, from) in words.iter_mut().zip(self.inline(len)) {
+            *to = from;
         }
+    }
+
+    /// The words of a payload of `len` bytes.
+    #[inline(always)]
+    pub(super) fn inline(self, len: usize) -> impl Iterator<Item = u64> {
+        self.get().0[1..].iter().take(len.div_ceil(8)).map(|word| word.load(Ordering::Relaxed).to_le())
     }
 
     /// The word that names the message's block.
