@@ -504,55 +504,42 @@ def _not_negative(block, timeout):
     return timeout
 
 
-class NamespaceProxy(Shared, _std.NamespaceProxy):
+class NamespaceProxy(_native.Namespace, Shared, _std.NamespaceProxy):
     """Names with values, as attributes. Names that begin with an underscore belong to the proxy."""
 
     _typeid = "Namespace"
 
     def __init__(self, manager, **names):
-        self._values = _native.Dict()
-        self._values._create(manager._shared, (), names)
+        self._create(manager._shared, names)
         self._manager = manager
 
-    def _state(self):
-        return self._values._state()
-
-    def _restore(self, state):
-        self._values = _native.Dict()
-        self._values._restore(state)
-
     def __getattr__(self, key):
+        # `__getattribute__` has failed, perhaps for another reason than that there is no such name.
         if key[0] == "_":
             return object.__getattribute__(self, key)
-        try:
-            return self._values[key]
-        except KeyError:
-            raise AttributeError(f"'Namespace' object has no attribute {key!r}") from None
+        return self._look_up(key)
 
-    def __setattr__(self, key, value):
+    def __setattr__(self, key, value, _assign=_native.Namespace._assign):
         if key[0] == "_":
             object.__setattr__(self, key, value)
         else:
-            self._values[key] = value
+            _assign(self, key, value)
 
     def __delattr__(self, key):
         if key[0] == "_":
             object.__delattr__(self, key)
-            return
-        try:
-            del self._values[key]
-        except KeyError:
-            raise AttributeError(key) from None
+        else:
+            self._remove(key)
 
     def _method(self, name):
         return {
-            "__getattribute__": self.__getattr__,
-            "__setattr__": self.__setattr__,
-            "__delattr__": self.__delattr__,
+            "__getattribute__": self._look_up,
+            "__setattr__": self._assign,
+            "__delattr__": self._remove,
         }[name]
 
     def _getvalue(self):
-        return _std.Namespace(**self._values.copy())
+        return _std.Namespace(**self._copy())
 
 
 class ValueProxy(Shared, _std.ValueProxy):

@@ -91,6 +91,8 @@ pub(crate) struct Spine {
     heap: Heap,
     block: Block,
     head: At<Head>,
+    /// The first segment, if it is kept at hand.
+    first: Option<Block>,
 }
 
 /// The words of a block where they lie.
@@ -117,7 +119,7 @@ impl Spine {
         if block.kind != ObjectKind::Spine as u8 {
             return Err(HeapError::corrupt("kind of a spine", block.offset()));
         }
-        Ok(Spine { heap, block, head: block.view(heap, 0)? })
+        Ok(Spine { heap, block, head: block.view(heap, 0)?, first: None })
     }
 
     /// Builds a spine that owns nothing into `cell`, with room for `items` items of `stride` words.
@@ -232,6 +234,9 @@ impl Spine {
 
     #[inline]
     fn segment(&self, segment: u64) -> Result<Block> {
+        if let (0, Some(first)) = (segment, self.first) {
+            return Ok(first);
+        }
         let cell = self.directory_cell(segment)?;
         let id = BlockId::from_bits(cell.load(Ordering::Relaxed))
             .ok_or(HeapError::corrupt("segment of a spine", cell.offset()))?;
@@ -248,6 +253,11 @@ impl Spine {
             Some(piece) => Ok((piece, block.offset() + 8 * within)),
             None => Err(HeapError::corrupt("segment of a spine", block.offset())),
         }
+    }
+
+    /// The same with its first segment at hand, which stays as long as the spine: for many looks under one lock.
+    pub(crate) fn at_hand(self) -> Result<Spine> {
+        Ok(Spine { first: Some(self.segment(0)?), ..self })
     }
 
     /// The first `count` words, one after the other.

@@ -49,6 +49,10 @@ struct Other {
 }
 
 impl Dict {
+    pub(super) const fn empty() -> Dict {
+        Dict { shared: Shell::empty() }
+    }
+
     #[inline]
     fn shared(&self) -> PyResult<&Shared> {
         let shared = self.shared.get()?;
@@ -93,7 +97,7 @@ impl Dict {
     }
 
     #[inline]
-    fn look_up(&self, py: Python<'_>, wanted: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
+    pub(super) fn look_up(&self, py: Python<'_>, wanted: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
         let mut key = Key::empty();
         if key.seek(wanted)? {
             return self.value_of(py, &key);
@@ -108,7 +112,7 @@ impl Dict {
     }
 
     #[inline]
-    fn store(&self, py: Python<'_>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    pub(super) fn store(&self, py: Python<'_>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let dict = self.dict()?;
         let mut bytes = Key::empty();
         if !bytes.spell(key)? {
@@ -146,7 +150,7 @@ impl Dict {
         value.with(py, |value| key.holding(value, write))?.map_err(raised)
     }
 
-    fn take(&self, py: Python<'_>, wanted: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
+    pub(super) fn take(&self, py: Python<'_>, wanted: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
         let dict = self.dict()?;
         let pop = |key: &Key| {
             let item = dict.pop(key.get()).map_err(raised)?;
@@ -244,12 +248,12 @@ impl Dict {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Dict {
-        Dict { shared: Shell::empty() }
+        Dict::empty()
     }
 
     /// Makes the shared dict, one of `manager`'s; the arguments are those of `dict()`.
     #[pyo3(signature = (manager, args, kwargs))]
-    fn _create(
+    pub(super) fn _create(
         &self,
         py: Python<'_>,
         manager: &Manager,
@@ -265,12 +269,12 @@ impl Dict {
         self.merge(py, &as_dict(py, args, kwargs)?)
     }
 
-    fn _state(&self) -> PyResult<State> {
+    pub(super) fn _state(&self) -> PyResult<State> {
         let shared = self.shared()?;
         Ok(manager::state(shared.dict.handle(), &shared.closed))
     }
 
-    fn _restore(&self, state: State) -> PyResult<()> {
+    pub(super) fn _restore(&self, state: State) -> PyResult<()> {
         let (handle, closed) = manager::found(state)?;
         self.shared.fill(Shared { dict: dict::Dict::from_handle(handle).map_err(raised)?, closed });
         Ok(())
@@ -415,7 +419,7 @@ impl Dict {
     }
 
     /// An ordinary dict with the same entries.
-    fn copy<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+    pub(super) fn copy<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(py);
         for (key, value) in self.decoded_items(py)? {
             dict.set_item(key, value)?;

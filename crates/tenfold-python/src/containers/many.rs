@@ -38,8 +38,13 @@ impl Many {
     /// # Errors
     /// What pickling raises.
     pub(crate) fn push(&mut self, value: &Bound<'_, PyAny>, handles: &[Handle]) -> PyResult<()> {
+        self.handles.extend_from_slice(handles);
+        if let Some((word, len)) = codec::encode_short(value) {
+            self.bytes.extend_from_slice(&word.to_le_bytes()[..len]);
+            self.ends.push((self.bytes.len(), self.handles.len()));
+            return Ok(());
+        }
         codec::encode(value)?.with(value.py(), |outgoing| {
-            self.handles.extend_from_slice(handles);
             self.handles.extend_from_slice(outgoing.handles);
             for part in outgoing.parts {
                 self.bytes.extend_from_slice(part);

@@ -23,6 +23,7 @@ mod key;
 mod list;
 mod manager;
 mod many;
+mod namespace;
 
 use pyo3::prelude::*;
 
@@ -32,6 +33,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<dict_iterator::DictIterator>()?;
     module.add_class::<list::List>()?;
     module.add_class::<array::Array>()?;
+    module.add_class::<namespace::Namespace>()?;
     module.add_class::<manager::Membership>()?;
     module.add_class::<manager::Manager>()
 }

@@ -77,6 +77,11 @@ impl Table {
         Table::new(heap, root, Spine::open(heap, entries)?, Spine::open(heap, index)?).map(Some)
     }
 
+    /// The same, for many looks under one lock.
+    pub(super) fn at_hand(self) -> Result<Table> {
+        Ok(Table { entries: self.entries.at_hand()?, index: self.index.at_hand()?, ..self })
+    }
+
     #[inline]
     fn new(heap: Heap, root: At<Root>, entries: Spine, index: Spine) -> Result<Table> {
         let slots = index.items();
