@@ -299,6 +299,23 @@ def test_a_thread_that_polls_is_called_by_another():
     assert wait([q._reader], 30) and q.get_nowait() == 2
 
 
+def test_more_readers_than_a_queue_has_doorbells():
+    q = tenfold.Queue()
+    copies = []
+    for _ in range(20):
+        q.put(q)
+        copies.append(q.get())
+    for _ in range(5):
+        assert wait([copy._reader for copy in copies], 0) == []
+        threading.Timer(0.05, q.put, [1]).start()
+        for copy in copies:
+            assert readable(copy._reader.fileno(), 30)
+        assert copies[-1].get() == 1
+        assert not readable(copies[-1]._reader.fileno())
+    for copy in copies:
+        copy._reader.close()
+
+
 def test_raw_bytes_are_pickles():
     q = tenfold.SimpleQueue()
     q.put([1, 2])

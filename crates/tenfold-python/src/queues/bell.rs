@@ -10,36 +10,81 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tenfold_engine::HeapError;
 use tenfold_engine::shm::queue::{Doorbell, Queue};
 
-/// A doorbell that this process may have put on a queue.
+use super::watch::Watch;
+
+/// A descriptor that is readable while a queue has messages.
+#[derive(Debug)]
+enum Descriptor {
+    /// Whoever puts a message rings.
+    Doorbell(Doorbell),
+    /// A thread rings.
+    Watch(Watch),
+}
+
+impl Descriptor {
+    fn new(queue: &Queue) -> Result<Descriptor, HeapError> {
+        match Doorbell::new(queue) {
+            Ok(doorbell) => Ok(Descriptor::Doorbell(doorbell)),
+            Err(HeapError::Os { call: Doorbell::CALL, .. }) => Watch::new(queue).map(Descriptor::Watch),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn number(&self) -> RawFd {
+        match self {
+            Descriptor::Doorbell(doorbell) => doorbell.fd().as_raw_fd(),
+            Descriptor::Watch(watch) => watch.fd(),
+        }
+    }
+
+    /// Whether this process made it, and not the one that it was forked from.
+    fn is_ours(&self) -> bool {
+        match self {
+            Descriptor::Doorbell(doorbell) => doorbell.is_ours(),
+            Descriptor::Watch(watch) => watch.is_ours(),
+        }
+    }
+
+    /// Makes it readable if and only if there is a message now.
+    fn rearm(&self) -> Result<(), HeapError> {
+        match self {
+            Descriptor::Doorbell(doorbell) => doorbell.rearm(),
+            Descriptor::Watch(watch) => watch.rearm(),
+        }
+    }
+}
+
+/// The descriptor that this process may have for a queue.
 ///
 /// The mutex is taken with the GIL held and let go of before that is, so it is free whenever a fork leaves a child that
 /// can run Python.
 #[derive(Debug, Default)]
 pub(super) struct Bell {
     exists: AtomicBool,
-    doorbell: Mutex<Option<Doorbell>>,
+    descriptor: Mutex<Option<Descriptor>>,
 }
 
 impl Bell {
-    fn doorbell(&self) -> MutexGuard<'_, Option<Doorbell>> {
-        self.doorbell.lock().unwrap_or_else(PoisonError::into_inner)
+    fn descriptor(&self) -> MutexGuard<'_, Option<Descriptor>> {
+        self.descriptor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The descriptor, readable now if there is a message.
+    /// The descriptor's number; it is readable now if there is a message.
     ///
     /// # Errors
-    /// If the queue has as many doorbells as it can have, or this process no descriptors left.
+    /// If this process has no descriptors left.
     pub(super) fn fd(&self, queue: &Queue) -> Result<RawFd, HeapError> {
-        let mut place = self.doorbell();
-        if let Some(doorbell) = place.as_ref().filter(|doorbell| doorbell.is_ours()) {
-            doorbell.rearm()?;
-            return Ok(doorbell.fd().as_raw_fd());
+        let mut place = self.descriptor();
+        if let Some(descriptor) = place.as_ref().filter(|descriptor| descriptor.is_ours()) {
+            descriptor.rearm()?;
+            return Ok(descriptor.number());
         }
         // The parent's goes first, so that its number can be used again.
         *place = None;
-        let doorbell = place.insert(Doorbell::new(queue)?);
+        let descriptor = place.insert(Descriptor::new(queue)?);
+        descriptor.rearm()?;
         self.exists.store(true, Ordering::Relaxed);
-        Ok(doorbell.fd().as_raw_fd())
+        Ok(descriptor.number())
     }
 
     /// Somebody has looked at the queue: if it was empty, the bell falls silent.
@@ -53,17 +98,17 @@ impl Bell {
     #[cold]
     fn settle_slowly(&self, queue: &Queue) {
         if queue.is_empty()
-            && let Some(doorbell) = self.doorbell().as_ref().filter(|doorbell| doorbell.is_ours())
+            && let Some(descriptor) = self.descriptor().as_ref().filter(|descriptor| descriptor.is_ours())
         {
             // One that cannot be silenced is heard once too often.
-            let _ = doorbell.rearm();
+            let _ = descriptor.rearm();
         }
     }
 
-    /// Takes the doorbell off and closes its descriptor.
+    /// Closes the descriptor.
     pub(super) fn remove(&self) {
         if self.exists.swap(false, Ordering::Relaxed) {
-            *self.doorbell() = None;
+            *self.descriptor() = None;
         }
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!  Queue ──────┐                      the classes of multiprocessing.queues
 //!  SimpleQueue ┼─▶ Channel ─▶ the engine's queue, in shared memory
-//!  Reader ─────┤      └ Bell          a descriptor to poll, made when one is first asked for
+//!  Reader ─────┤      └ Bell          a descriptor to poll, made when one is first asked for; or a Watch
 //!  Writer ─────┘                      what `_reader` and `_writer` of a queue are
 //! ```
 //!
@@ -18,6 +18,7 @@ mod ends;
 mod many;
 mod queue;
 mod simple;
+mod watch;
 
 use pyo3::prelude::*;
 

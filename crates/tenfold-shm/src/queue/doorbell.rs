@@ -21,6 +21,7 @@ use std::os::fd::BorrowedFd;
 
 use tenfold_sys::Errno;
 use tenfold_sys::bell::{self, Bell};
+use tenfold_sys::process;
 
 use super::{Queue, Shape};
 use crate::error::{HeapError, Result};
@@ -92,13 +93,18 @@ pub struct Doorbell {
 }
 
 impl Doorbell {
+    /// What the error of [`Doorbell::new`] names if a queue can have no doorbell of this process.
+    pub const CALL: &str = "doorbell";
+
     /// Puts a doorbell on the queue.
     ///
     /// # Errors
-    /// If the queue has 16 of them already (`ENOSPC`), or this process no descriptors left.
+    /// If this process has no descriptors left. With the call named [`Doorbell::CALL`]: if the queue has 16 of
+    /// them already (`ENOSPC`), or there is no `/proc` through which others could ring.
     pub fn new(queue: &Queue) -> Result<Doorbell> {
         let heap = queue.heap();
         let bell = Bell::new().map_err(HeapError::os("pipe2"))?;
+        bell::ring_remote(process::pid(), bell.write_number(), bell.inode()).map_err(HeapError::os(Self::CALL))?;
         let seat = seat(heap)?;
         let owner = seat.identity();
         let index = {
@@ -108,7 +114,7 @@ impl Doorbell {
                 None => true,
             };
             let index = queue.shape.bells.iter().position(free);
-            let index = index.ok_or(HeapError::Os { call: "doorbell", errno: Errno::NOSPC })?;
+            let index = index.ok_or(HeapError::Os { call: Self::CALL, errno: Errno::NOSPC })?;
             let entry = &queue.shape.get().bells[index];
             // Killed in between: a free entry, or one whose owner is dead.
             entry.owner.store(0, Ordering::Release);
