@@ -254,6 +254,7 @@ fn asleep(wait: impl FnOnce()) -> crash::Child {
     child
 }
 
+// Fault 9.
 #[test]
 fn a_producer_killed_before_it_rang_does_not_leave_a_consumer_asleep() {
     alone(|heap| {
@@ -265,6 +266,7 @@ fn a_producer_killed_before_it_rang_does_not_leave_a_consumer_asleep() {
     });
 }
 
+// Fault 10.
 #[test]
 fn a_consumer_killed_after_the_take_does_not_leave_a_producer_asleep() {
     alone(|heap| {
@@ -278,6 +280,7 @@ fn a_consumer_killed_after_the_take_does_not_leave_a_producer_asleep() {
     });
 }
 
+// Fault 8.
 #[test]
 fn a_consumer_killed_in_its_sleep_does_not_take_the_wake_of_another() {
     alone(|heap| {
@@ -294,6 +297,7 @@ fn a_consumer_killed_in_its_sleep_does_not_take_the_wake_of_another() {
     });
 }
 
+// Fault 8.
 #[test]
 fn a_consumer_killed_while_it_wakes_does_not_take_the_wake_with_it() {
     alone(|heap| {
@@ -312,6 +316,7 @@ fn a_consumer_killed_while_it_wakes_does_not_take_the_wake_with_it() {
     });
 }
 
+// Fault 9.
 #[test]
 fn a_producer_killed_while_it_rings_the_bell_is_heard_and_not_for_longer_than_there_is_a_message() {
     alone(|heap| {
@@ -391,6 +396,7 @@ fn an_end_killed_while_it_closes_is_noticed() {
     });
 }
 
+// Fault 9.
 #[test]
 fn producers_killed_in_the_middle_of_fifty_megabytes() {
     alone(|heap| {
@@ -427,6 +433,7 @@ fn producers_killed_in_the_middle_of_fifty_megabytes() {
     });
 }
 
+// Faults 9, 10.
 #[test]
 fn random_kills_lose_and_double_nothing() {
     alone(|heap| {

@@ -37,6 +37,7 @@ fn hold(condition: &Condition) {
     assert!(condition.lock().acquire(NEVER).unwrap().is_held());
 }
 
+// Fault 7.
 #[test]
 fn killed_holding_a_lock() {
     alone(|heap| {
@@ -50,6 +51,7 @@ fn killed_holding_a_lock() {
     });
 }
 
+// Fault 8.
 #[test]
 fn killed_before_a_sleeper_is_woken() {
     alone(|heap| {
@@ -71,6 +73,7 @@ fn killed_before_a_sleeper_is_woken() {
 }
 
 /// The semaphore's points, and each point of the redo record below it, pass after pass.
+// Fault 7.
 #[test]
 fn killed_with_a_permit_at_any_point() {
     alone(|heap| {
@@ -112,6 +115,7 @@ fn killed_with_a_permit_at_any_point() {
 }
 
 /// Tokens change the count without the lock, beside processes that are killed anywhere under it.
+// Fault 7.
 #[test]
 fn tokens_come_and_go_while_holders_are_killed() {
     alone(|heap| {
@@ -142,6 +146,7 @@ fn tokens_come_and_go_while_holders_are_killed() {
 }
 
 /// Shares and the write lock: nothing stays taken, and a killed writer is told of once.
+// Fault 7.
 #[test]
 fn killed_with_a_reader_writer_lock_at_any_point() {
     alone(|heap| {
@@ -182,6 +187,7 @@ fn killed_with_a_reader_writer_lock_at_any_point() {
     });
 }
 
+// Fault 8.
 #[test]
 fn killed_with_an_event_set_and_nobody_woken() {
     alone(|heap| {
@@ -194,6 +200,7 @@ fn killed_with_an_event_set_and_nobody_woken() {
     });
 }
 
+// Fault 8.
 #[test]
 fn killed_enlisted_in_a_condition() {
     alone(|heap| {
@@ -211,6 +218,7 @@ fn killed_enlisted_in_a_condition() {
     });
 }
 
+// Fault 8.
 #[test]
 fn killed_between_mark_and_bell() {
     alone(|heap| {
@@ -232,6 +240,7 @@ fn killed_between_mark_and_bell() {
     });
 }
 
+// Fault 8.
 #[test]
 fn killed_notified_and_not_back_with_the_lock() {
     alone(|heap| {
@@ -257,6 +266,7 @@ fn killed_notified_and_not_back_with_the_lock() {
 
 /// A waiter and a notifier that die anywhere in the list's own changes: the list stays usable, and
 /// a notification that was committed reaches somebody.
+// Fault 8.
 #[test]
 fn killed_at_any_change_of_the_list() {
     alone(|heap| {
@@ -296,6 +306,7 @@ fn killed_at_any_change_of_the_list() {
 }
 
 /// Eight waiters fill the condition's own room: the ninth makes more, and dies on the way.
+// Fault 8.
 #[test]
 fn killed_while_the_list_grows() {
     alone(|heap| {
@@ -332,6 +343,7 @@ fn killed_while_the_list_grows() {
     });
 }
 
+// Fault 7.
 #[test]
 fn killed_having_arrived_at_a_barrier() {
     alone(|heap| {
@@ -348,6 +360,7 @@ fn killed_having_arrived_at_a_barrier() {
     });
 }
 
+// Fault 8.
 #[test]
 fn killed_having_opened_a_barrier() {
     alone(|heap| {
@@ -366,6 +379,7 @@ fn killed_having_opened_a_barrier() {
 }
 
 /// A party that dies anywhere in a barrier's own changes is not counted afterwards.
+// Fault 7.
 #[test]
 fn killed_at_any_change_of_a_barrier() {
     alone(|heap| {
@@ -396,6 +410,7 @@ fn killed_at_any_change_of_a_barrier() {
 }
 
 /// The sweep itself dies, half-way through telling the objects: the next one finishes.
+// Fault 7.
 #[test]
 fn killed_while_sweeping_a_holder_of_everything() {
     alone(|heap| {

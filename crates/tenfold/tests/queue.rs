@@ -32,6 +32,7 @@ fn values_arrive_from_several_processes() {
     assert!(queue.is_empty());
 }
 
+// Fault 21.
 #[test]
 fn a_full_queue_hands_the_value_back() {
     let queue = Queue::bounded(2).unwrap();
@@ -188,6 +189,7 @@ fn answer(end: Connection<u64, Vec<f64>>) -> tenfold::Result<()> {
     Ok(())
 }
 
+// Fault 21.
 #[test]
 fn a_pipe_goes_both_ways_and_ends() {
     let (here, there) = pipe::<Vec<f64>, u64>().unwrap();

@@ -17,6 +17,7 @@ fn hold_until_killed((lock, held): (Lock, Event)) -> Result<()> {
     }
 }
 
+// Fault 7.
 #[test]
 fn the_next_holder_gets_the_guard_of_one_that_was_killed() {
     let (lock, held) = (Lock::new().unwrap(), Event::new().unwrap());
@@ -36,6 +37,7 @@ fn the_next_holder_gets_the_guard_of_one_that_was_killed() {
     assert!(child.join().is_err());
 }
 
+// Fault 7.
 #[test]
 fn a_question_mark_lets_go_of_the_lock_and_says_what_to_do() {
     fn take(lock: &Lock) -> Result<()> {
@@ -175,6 +177,7 @@ fn take_two((places, taken): (BoundedSemaphore, Event)) -> Result<()> {
     }
 }
 
+// Fault 7.
 #[test]
 fn a_killed_holder_gives_its_permits_back_but_not_its_tokens() {
     let (places, taken) = (BoundedSemaphore::new(2).unwrap(), Event::new().unwrap());
@@ -213,6 +216,7 @@ fn a_condition_hands_every_item_to_somebody() {
     assert_eq!(stock.get().unwrap(), 0);
 }
 
+// Fault 21.
 #[test]
 fn a_condition_wants_its_own_lock() {
     let (lock, other) = (RLock::new().unwrap(), Lock::new().unwrap());
@@ -251,6 +255,7 @@ fn arrive(barrier: Barrier) -> Result<()> {
     barrier.wait().map(|_| ())
 }
 
+// Fault 7.
 #[test]
 fn a_killed_party_breaks_the_barrier() {
     let barrier = Barrier::new(3).unwrap();
@@ -305,6 +310,7 @@ fn handles_live_inside_containers() {
     assert_eq!(value.get().unwrap(), 7);
 }
 
+// Fault 16.
 #[test]
 fn a_forked_child_does_not_free_what_its_parent_holds() {
     // In a process of its own, since this test program has other threads.

@@ -35,6 +35,7 @@ def put_one_and_say(q, obj, say):
     q.put(obj)
 
 
+@pytest.mark.fault(9)
 def test_a_producer_killed_in_the_middle_of_fifty_megabytes_leaves_whole_messages():
     data = os.urandom(50 << 20)
     for delay in (0, 0.002, 0.005, 0.01, 0.02, 0.04):
@@ -52,6 +53,7 @@ def test_a_producer_killed_in_the_middle_of_fifty_megabytes_leaves_whole_message
         assert q.get(timeout=30) == "next"
 
 
+@pytest.mark.fault(9)
 @pytest.mark.parametrize("obj", [7, ("a", 1), b"z" * 10_000, [1, 2]], ids=type)
 def test_killed_producers_leave_an_exact_queue(obj):
     q = fork.Queue(100)
@@ -81,6 +83,7 @@ def get_for_ever(q):
         q.get()
 
 
+@pytest.mark.fault(8, 10)
 def test_a_consumer_killed_in_get_blocks_nobody():
     q = fork.Queue()
     for _ in range(10):
@@ -103,6 +106,7 @@ def test_a_consumer_killed_in_get_blocks_nobody():
         assert q.get(timeout=30) == "mine"
 
 
+@pytest.mark.fault(9)
 def test_a_producer_that_waits_is_woken_by_a_place_that_a_killed_one_did_not_take():
     q = fork.Queue(1)
     q.put(0)
@@ -142,6 +146,7 @@ def put_a_lot(q):
         q.put(b"x" * 100_000)
 
 
+@pytest.mark.fault(13)
 def test_join_before_drain(method):
     context = tenfold.get_context(method)
     q = context.Queue()

@@ -54,6 +54,7 @@ def notify_and_hold(pipe, condition):
     pipe.recv()
 
 
+@pytest.mark.fault(7)
 class TestKilledHolders:
     @pytest.mark.parametrize("kind", ["Lock", "RLock"])
     @pytest.mark.parametrize("how", ["acquire", "with"])
@@ -216,6 +217,7 @@ def hold_thrice(pipe, lock):
     pipe.recv()
 
 
+@pytest.mark.fault(8)
 class TestKilledWaiters:
     @pytest.mark.parametrize("kind", ["Lock", "RLock"])
     def test_of_a_lock(self, ctx, child, kind):
@@ -283,6 +285,7 @@ class TestKilledWaiters:
         waits.hear(True)
 
 
+@pytest.mark.fault(7)
 class TestNormalEnds:
     """Whoever exits leaves locks and permits as they are, and nobody is told."""
 

@@ -57,6 +57,7 @@ class TestSignals:
         "Barrier": (lambda ctx: ctx.Barrier(2), "wait"),
     }
 
+    @pytest.mark.fault(12)
     @pytest.mark.parametrize("which", WAITS)
     def test_ctrl_c_ends_a_wait_once(self, ctx, child, which):
         make, what = self.WAITS[which]
@@ -164,6 +165,7 @@ def each_kind(ctx):
     return [ctx.Lock(), ctx.RLock(), ctx.Semaphore(3), ctx.Condition(), ctx.Event(), ctx.Barrier(2)]
 
 
+@pytest.mark.fault(16)
 class TestFork:
     def fork(self, function):
         """Run a function in a forked child, which must return true."""
