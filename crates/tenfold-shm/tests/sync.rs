@@ -112,6 +112,7 @@ mod lock {
         });
     }
 
+    // Fault 7.
     #[test]
     fn stays_taken_when_the_holder_exits() {
         alone(|heap| {
@@ -281,6 +282,24 @@ mod rlock {
         });
     }
 
+    // Fault 7.
+    #[test]
+    fn stays_taken_for_good_when_the_holder_exits() {
+        alone(|heap| {
+            let lock = RLock::create(heap).unwrap();
+            in_child(|| {
+                assert_eq!(lock.acquire(NEVER).unwrap(), Acquired::Yes);
+                participant::announce_exit(heap, 0);
+            })
+            .succeeds();
+            crash::sweep(heap);
+            assert_eq!(lock.acquire(soon()).unwrap(), Acquired::TimedOut);
+            assert!(matches!(lock.release(), Err(SyncError::NotOwner)));
+            assert_eq!(lock.acquire(soon()).unwrap(), Acquired::TimedOut);
+        });
+    }
+
+    // Fault 7.
     #[test]
     fn a_killed_holder_frees_all_its_levels() {
         alone(|heap| {
@@ -362,6 +381,7 @@ mod semaphore {
         });
     }
 
+    // Fault 7.
     #[test]
     fn permits_of_one_that_exits_stay_taken() {
         alone(|heap| {

@@ -125,6 +125,31 @@ class TestKilledHolders:
                 break
         assert lock.acquire(False) is True
 
+    @pytest.mark.parametrize("make", ["Value", "Array"])
+    def test_the_lock_of_shared_data(self, ctx, child, make):
+        data = ctx.Value("i", 1) if make == "Value" else ctx.Array("i", [1])
+        holder = child(hold, data.get_lock(), "with")
+        holder.hear("ready")
+        holder.kill()
+        with pytest.raises(synchronize.OwnerDied), data.get_lock():
+            pytest.fail("entered")
+        with data.get_lock():
+            assert data.get_obj() is not None
+
+    @pytest.mark.parametrize("recover", [False, True])
+    def test_a_timeout_still_means_a_timeout(self, ctx, child, recover):
+        lock = ctx.Lock()
+        dead = child(hold, lock)
+        dead.hear("ready")
+        dead.kill()
+        assert lock.acquire(recover=True) is True
+        # Whoever holds it now lives, so there is nothing to tell.
+        lock.release()
+        alive = child(hold, lock)
+        alive.hear("ready")
+        assert lock.acquire(timeout=0.05, recover=recover) is False
+        assert lock.acquire(False, recover=recover) is False
+
     def test_the_lock_of_a_condition(self, ctx, child):
         condition = ctx.Condition()
         holder = child(hold, condition)
@@ -284,6 +309,35 @@ class TestKilledWaiters:
         event.set()
         waits.hear(True)
 
+    def test_of_a_barrier_that_came_first(self, ctx, child):
+        # It breaks at once; after a reset as many as before are enough.
+        barrier = ctx.Barrier(2)
+        dies = child(meet, barrier)
+        dies.hear("ready")
+        eventually(lambda: barrier.n_waiting == 1)
+        dies.kill()
+        with pytest.raises(threading.BrokenBarrierError):
+            barrier.wait(LONG)
+        barrier.reset()
+        other = child(meet, barrier)
+        other.hear("ready")
+        assert {barrier.wait(LONG), other.hear()} == {0, 1}
+
+    def test_of_a_queue(self, ctx, child):
+        q = ctx.Queue()
+        dies, waits = child(get_and_say, q), child(get_and_say, q)
+        for one in (dies, waits):
+            one.hear("ready")
+        time.sleep(0.2)
+        dies.kill()
+        q.put("for the other")
+        waits.hear("for the other")
+
+
+def get_and_say(pipe, q):
+    pipe.send("ready")
+    pipe.send(q.get())
+
 
 @pytest.mark.fault(7)
 class TestNormalEnds:
@@ -309,6 +363,8 @@ class TestNormalEnds:
         holder.go()
         holder.end()
         assert lock.acquire(timeout=0.3) is False
+        with pytest.raises(AssertionError, match="not owned by thread"):
+            lock.release()
         assert repr(lock) == "<RLock(SomeOtherProcess, nonzero)>"
 
     def test_a_lock_may_be_released_by_another_process(self, ctx, child):

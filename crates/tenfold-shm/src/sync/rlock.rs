@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use tenfold_sys::clock::Deadline;
 
-use super::lock::{GONE, LockWord};
+use super::lock::LockWord;
 use super::{Acquired, SyncError, SyncResult};
 use crate::error::Result;
 use crate::heap::block::Block;
@@ -136,7 +136,8 @@ impl RLock {
         self.shared.word.look_after_holder(self.handle.heap());
     }
 
-    /// Undoes one acquire of this thread. A lock whose holder has exited may be freed by anyone.
+    /// Undoes one acquire of this thread. A lock whose holder has exited stays taken, as in the
+    /// standard library: nobody is left who may release it.
     ///
     /// # Errors
     /// [`SyncError::NotOwner`], [`SyncError::NotHeld`].
@@ -147,7 +148,6 @@ impl RLock {
         if !self.is_owner(me) {
             return match shared.word.owner() {
                 0 => Err(SyncError::NotHeld),
-                GONE if shared.word.release_own(GONE) => Ok(()),
                 _ => Err(SyncError::NotOwner),
             };
         }
