@@ -123,6 +123,8 @@ class Condition(_native.Condition, std.Condition):
     def __new__(cls, lock=None, *args, **kwargs):
         if lock is None or isinstance(lock, (_native.Lock, _native.RLock)):
             return super().__new__(cls)
+        if isinstance(lock, _native.Semaphore):
+            lock = _SemaphoreAsLock(lock)
         # Around a lock of other making: the standard library's own, with semaphores of ours.
         return std.Condition(lock, *args, **kwargs)
 
@@ -140,6 +142,45 @@ class Condition(_native.Condition, std.Condition):
     # CPython's tests look at the standard library's three semaphores: is nobody forgotten?
     _sleeping_count = property(lambda self: _Reading(self._waiting()))
     _woken_count = _wait_semaphore = property(lambda self: _Reading(0))
+
+
+class _SemaphoreAsLock:
+    """A semaphore of one permit as the lock of a condition.
+
+    A semaphore does not know who took its permit. So whoever waits or notifies is taken to hold it,
+    if it is taken at all.
+    """
+
+    def __init__(self, semaphore):
+        if semaphore.get_value() > 1:
+            raise ValueError("a Condition needs a lock, or a semaphore of one permit")
+        self._semaphore = semaphore
+
+    @property
+    def _semlock(self):
+        return self
+
+    def __enter__(self):
+        # A wait releases what `with` took, so it is no permit that goes back when this one dies.
+        return self._semaphore.acquire()
+
+    def __exit__(self, *exc):
+        self._semaphore.release()
+
+    def acquire(self, block=True, timeout=None):
+        return self._semaphore.acquire(block, timeout)
+
+    def release(self):
+        self._semaphore.release()
+
+    def _is_mine(self):
+        return self._semaphore.get_value() == 0
+
+    def _count(self):
+        return 1
+
+    def __repr__(self):
+        return repr(self._semaphore)
 
 
 class _Reading:
@@ -162,7 +203,9 @@ class Event(_native.Event, std.Event):
 class Barrier(_native.Barrier, std.Barrier):
     """A place where so many parties wait for each other.
 
-    It breaks if a party that has arrived is killed, or is interrupted while it waits.
+    It breaks if a party that has arrived is killed, or is interrupted while it waits. After an
+    interruption the standard library lets the others wait for one party more, for ever if none
+    comes.
     """
 
     def __init__(self, parties, action=None, timeout=None, *, ctx):

@@ -256,6 +256,24 @@ class TestCondition:
             with pytest.raises((AssertionError, ValueError)):
                 condition.release()
 
+    def test_a_semaphore_as_the_lock(self, ctx, child):
+        semaphore = ctx.Semaphore(1)
+        condition = ctx.Condition(semaphore)
+        for misuse in (condition.wait, condition.notify):
+            with pytest.raises(AssertionError):
+                misuse()
+        one = child(wait_at, condition)
+        one.hear("ready")
+        with condition:
+            condition.notify()
+        one.hear(True)
+        with semaphore:
+            assert condition.wait(0.01) is False
+        assert condition.wait_for(lambda: True) is True
+        assert semaphore.get_value() == 1
+        with pytest.raises(ValueError, match="one permit"):
+            ctx.Condition(ctx.Semaphore(2))
+
     def test_a_timeout(self, local):
         for condition in (local.Condition(), local.Condition(local.Lock())):
             with condition:

@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from companions import LONG, in_thread, wait_at
+from companions import LONG, eventually, in_thread, meet, wait_at
 
 from tenfold import synchronize
 
@@ -130,6 +130,19 @@ class TestSignals:
         # Whether it was notified or interrupted first, one of the two is notified.
         if first.hear() == "KeyboardInterrupt":
             second.hear(True)
+
+    @pytest.mark.fault(12)
+    def test_an_interrupted_party_breaks_its_barrier(self, ctx, child):
+        # The standard library lets the others wait; here they learn that one has gone.
+        barrier = ctx.Barrier(3)
+        interrupted, waits = child(interrupt_in, "wait", barrier), child(meet, barrier)
+        for one in (interrupted, waits):
+            one.hear("ready")
+        eventually(lambda: barrier.n_waiting == 2)
+        os.kill(interrupted.pid, signal.SIGINT)
+        interrupted.hear("KeyboardInterrupt")
+        waits.hear("broken")
+        assert barrier.broken
 
     def test_waits_let_other_threads_run(self, local):
         lock = held(local, "Lock")
