@@ -158,6 +158,37 @@ def test_join_before_drain(method):
     assert len(q.get_many()) == 200
 
 
+def put_one_large(q):
+    q.put(bytes(50 << 20))
+
+
+def put_many_small(q):
+    for n in range(100_000):
+        q.put(n)
+
+
+@pytest.mark.fault(13)
+def test_join_before_drain_of_fifty_megabytes(method):
+    context = tenfold.get_context(method)
+    q = context.Queue()
+    child = context.Process(target=put_one_large, args=(q,))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    assert q.get(timeout=30) == bytes(50 << 20)
+
+
+@pytest.mark.fault(13)
+def test_join_before_drain_of_a_hundred_thousand_items(method):
+    context = tenfold.get_context(method)
+    q = context.Queue()
+    child = context.Process(target=put_many_small, args=(q,))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    assert [q.get(timeout=30) for _ in range(100_000)] == list(range(100_000))
+
+
 # Polling
 
 
