@@ -55,9 +55,12 @@ test-rust:
 chaos: wheel
 	@python3 tools/leave_nothing.py python3 tools/chaos.py --times $(TIMES) $(if $(LOAD),--load) --python $(VENV)/bin/python
 
+# Both side by side, and both to the end; it is an error if either fails.
 soak: wheel
-	@TENFOLD_SOAK=$$(($(MINUTES) * 60)) $(CARGO) test --release --package tenfold --test soak -- --nocapture
-	@$(VENV)/bin/python python/tests/chaos/soak.py --seconds $$(($(MINUTES) * 60))
+	@$(CARGO) test --quiet --release --package tenfold --test soak --no-run
+	@$(VENV)/bin/python python/tests/chaos/soak.py --seconds $$(($(MINUTES) * 60)) & python=$$!; \
+	TENFOLD_SOAK=$$(($(MINUTES) * 60)) $(CARGO) test --release --package tenfold --test soak -- --nocapture; rust=$$?; \
+	wait $$python && exit $$rust
 
 # A wheel, and a venv with it and all that its tests need.
 $(VENV)/ready: python/requirements-test.txt

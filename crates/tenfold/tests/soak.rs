@@ -9,14 +9,17 @@
 //!   `OwnerDied` makes them so;
 //! - a pool squares numbers, with retries, and must be right about all of them.
 //!
-//! `TENFOLD_SOAK` is how long to go on, in seconds (default 5).
+//! `TENFOLD_SOAK` is how long to go on, in seconds (default 5). A long run goes in rounds, each with a model of its own:
+//! the model keeps each message, and must not fill the memory.
 
 use std::time::{Duration, Instant};
 
 use tenfold::{Dict, Lock, LockError, Pool, Process, Queue, RawArray, Result, Value};
 
-/// Producers there can be in one run, replacements included.
+/// Producers there can be in one round, replacements included.
 const PRODUCERS: usize = 20_000;
+/// How long one round lasts.
+const ROUND: Duration = Duration::from_secs(15);
 
 fn seconds() -> u64 {
     std::env::var("TENFOLD_SOAK").ok().and_then(|s| s.parse().ok()).unwrap_or(5)
@@ -113,6 +116,60 @@ fn fds() -> usize {
     std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
+/// The memory of this process that is in RAM, in KiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// What has happened in a round, or in all of them.
+#[derive(Default)]
+struct Tally {
+    kills: u64,
+    tasks: u64,
+    put: u64,
+    seen: u64,
+    lost: u64,
+    killed_consumers: u64,
+    owners_died: u64,
+    killed_lockers: u64,
+    turns: u64,
+}
+
+impl Tally {
+    fn add(&mut self, other: &Tally) {
+        self.kills += other.kills;
+        self.tasks += other.tasks;
+        self.put += other.put;
+        self.seen += other.seen;
+        self.lost += other.lost;
+        self.killed_consumers += other.killed_consumers;
+        self.owners_died += other.owners_died;
+        self.killed_lockers += other.killed_lockers;
+        self.turns += other.turns;
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} kills; {} tasks done, 0 lost; {} messages put, {} seen, {} lost in the hands of {} killed consumers, \
+             0 beyond; {} times the lock's owner had died, of {} killed lockers, {} turns",
+            self.kills,
+            self.tasks,
+            self.put,
+            self.seen,
+            self.lost,
+            self.killed_consumers,
+            self.owners_died,
+            self.killed_lockers,
+            self.turns
+        )
+    }
+}
+
 /// One of the kinds of process that the soak keeps going.
 struct Crew<F: Fn(u32) -> Result<Process>> {
     start: F,
@@ -159,8 +216,17 @@ fn everything_at_once_under_fire() -> Result<()> {
     drop(Pool::new(1)?);
     let heap = tenfold::heap_stats()?;
     let open = fds();
-    {
-        soak()?;
+    let (start, limit) = (Instant::now(), Duration::from_secs(seconds()));
+    println!(
+        "rust soak: {} bytes on the heap, {open} descriptors, {} KiB resident at the start",
+        heap.live_bytes,
+        resident()
+    );
+    let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+    let mut total = Tally::default();
+    while start.elapsed() < limit {
+        total.add(&round(&mut dice, ROUND.min(limit - start.elapsed()))?);
+        println!("rust soak, {:.0} s: {total}", start.elapsed().as_secs_f64());
     }
     // The last of the swept are freed by the warden in its own time.
     let patience = Instant::now() + Duration::from_secs(20);
@@ -169,19 +235,22 @@ fn everything_at_once_under_fire() -> Result<()> {
     }
     let after = tenfold::heap_stats()?;
     println!(
-        "heap: {} blocks and {} bytes at the start, {} and {} at the end; descriptors {open} and {}",
+        "rust soak, heap: {} blocks and {} bytes at the start, {} and {} at the end; descriptors {open} and {}; \
+         {} KiB resident at the end",
         heap.live_blocks,
         heap.live_bytes,
         after.live_blocks,
         after.live_bytes,
-        fds()
+        fds(),
+        resident()
     );
     assert!(after.live_blocks <= heap.live_blocks, "{heap:?} {after:?}");
     assert_eq!(fds(), open);
     Ok(())
 }
 
-fn soak() -> Result<()> {
+/// Everything at once for a while. A violation of the model panics.
+fn round(dice: &mut Dice, limit: Duration) -> Result<Tally> {
     let queue: Queue<Message> = Queue::bounded(5000)?;
     let notes = RawArray::zeroed(PRODUCERS)?;
     let (seen, doubles) = (Dict::new()?, Value::new(0_u64)?);
@@ -198,18 +267,17 @@ fn soak() -> Result<()> {
     let mut scribes = Crew::new(2, move |me| Process::spawn(scribble, (d.clone(), me)))?;
     let pool = Pool::new(2)?;
 
-    let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
-    let (start, limit) = (Instant::now(), Duration::from_secs(seconds()));
-    let (mut kills, mut tasks) = (0_u32, 0_u64);
+    let start = Instant::now();
+    let (mut kills, mut tasks) = (0_u64, 0_u64);
     while start.elapsed() < limit && (producers.started as usize) < PRODUCERS {
         let map = pool.options().retries(100).map_async(square, tasks..tasks + 200)?;
         for _ in 0..4 {
             std::thread::sleep(Duration::from_millis(dice.throw(15)));
             match dice.throw(5) {
-                0 => producers.kill_one(&mut dice)?,
-                1 => consumers.kill_one(&mut dice)?,
-                2 => lockers.kill_one(&mut dice)?,
-                3 => scribes.kill_one(&mut dice)?,
+                0 => producers.kill_one(dice)?,
+                1 => consumers.kill_one(dice)?,
+                2 => lockers.kill_one(dice)?,
+                3 => scribes.kill_one(dice)?,
                 _ => {
                     let pids = pool.worker_pids();
                     if let Some(pid) = pids.get(dice.throw(pids.len().max(1) as u64) as usize) {
@@ -253,17 +321,19 @@ fn soak() -> Result<()> {
         messages += counts[producer];
         lost += highest[producer].max(noted) - counts[producer];
     }
-    // Two more consumers were killed at the end, with nothing in their hands as a rule.
-    println!(
-        "{kills} kills in {:?}: {messages} messages of {begun} producers, {lost} in the hands of {killed_consumers} \
-         killed consumers; {} times the lock's owner had died, of {killed_lockers} killed lockers, {} turns; \
-         {tasks} tasks, 0 lost",
-        start.elapsed(),
-        died.get(0)?,
-        pair.get(0)?
-    );
     assert_eq!(*doubles.lock()?, 0, "messages were seen twice");
+    // Two more consumers were killed at the end, with nothing in their hands as a rule.
     assert!(lost <= u64::from(killed_consumers) + 2, "{lost} lost, {killed_consumers} consumers killed");
     assert!(died.get(0)? <= u64::from(killed_lockers) + 3);
-    Ok(())
+    Ok(Tally {
+        kills,
+        tasks,
+        put: messages + lost,
+        seen: messages,
+        lost,
+        killed_consumers: u64::from(killed_consumers),
+        owners_died: died.get(0)?,
+        killed_lockers: u64::from(killed_lockers),
+        turns: pair.get(0)?,
+    })
 }
