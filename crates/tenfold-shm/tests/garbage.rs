@@ -36,26 +36,31 @@ fn survives(body: fn(&mut Input<'_>, Scene)) {
         .unwrap();
 }
 
+// Fault 24.
 #[test]
 fn garbage_in_descriptors_is_an_error() {
     survives(garbage::blocks);
 }
 
+// Fault 24.
 #[test]
 fn garbage_in_messages_is_an_error() {
     survives(garbage::messages);
 }
 
+// Fault 24.
 #[test]
 fn garbage_in_a_dict_is_an_error() {
     survives(garbage::dict);
 }
 
+// Fault 24.
 #[test]
 fn garbage_in_a_list_is_an_error() {
     survives(garbage::list);
 }
 
+// Fault 24.
 #[test]
 fn garbage_in_a_queue_is_an_error() {
     survives(garbage::queue);

@@ -119,6 +119,7 @@ fn arming_root() {
     unreachable!("the root is to be dead by now");
 }
 
+// Fault 11.
 #[test]
 fn a_launching_root_is_killed_at_each_point() {
     for point in OF_LAUNCHERS {
@@ -153,18 +154,21 @@ fn many_with(wish: &str) -> (u32, u32) {
     counts
 }
 
+// Fault 22.
 #[test]
 fn nurseries_die_after_forking() {
     let (well, _) = many_with("nursery nursery.forked 5");
     assert!(well >= 10, "{well}");
 }
 
+// Fault 22.
 #[test]
 fn nurseries_die_before_reaping() {
     let (well, _) = many_with("nursery nursery.buried 5");
     assert!(well >= 10, "{well}");
 }
 
+// Fault 22.
 #[test]
 fn nurseries_die_while_sweeping() {
     for point in ["sweep.claimed", "sweep.locks-done", "sweep.done"] {
@@ -178,6 +182,7 @@ fn children_die_before_they_have_told_anybody() {
     assert_eq!(many_with("nursery child.arrived 0"), (0, 24));
 }
 
+// Fault 22.
 #[test]
 fn wardens_die_as_soon_as_they_live() {
     assert_eq!(many_with("nursery warden.started 0"), (24, 0));
@@ -238,6 +243,7 @@ fn hopeless() {
     tell(error);
 }
 
+// Fault 22.
 #[test]
 fn a_nursery_that_always_dies_is_one_clear_error() {
     let mut stage = Stage::start_with(None, "hopeless", &[("TENFOLD_KILL_AT", "nursery nursery.starting 0")]);
@@ -253,6 +259,7 @@ fn sleeper() {
     sleep_for_ever(());
 }
 
+// Faults 11, 22.
 #[test]
 fn the_warden_dies_while_it_ends_the_family() {
     let mut stage = Stage::start_with(None, "sleeper", &[("TENFOLD_KILL_AT", "nursery warden.ending 0")]);

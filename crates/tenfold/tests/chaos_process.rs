@@ -80,6 +80,7 @@ fn idle_stage() -> Stage {
     stage
 }
 
+// Fault 11.
 #[test]
 fn an_idle_root_is_killed() {
     let mut stage = idle_stage();
@@ -108,6 +109,7 @@ fn busy() -> ! {
     unreachable!("the threads do not end")
 }
 
+// Fault 11.
 #[test]
 fn a_busy_root_is_killed_at_any_moment() {
     for round in 0..8 {
@@ -120,6 +122,7 @@ fn a_busy_root_is_killed_at_any_moment() {
     }
 }
 
+// Fault 11.
 #[test]
 fn a_root_is_killed_while_it_starts() {
     for round in 0..12 {
@@ -159,6 +162,7 @@ fn survivor() {
     sleep_for_ever(());
 }
 
+// Fault 22.
 #[test]
 fn the_nursery_is_killed() {
     let mut stage = Stage::start("survivor");
@@ -175,6 +179,7 @@ fn the_nursery_is_killed() {
     stage.nobody_left();
 }
 
+// Fault 22.
 #[test]
 fn the_warden_is_killed_again_and_again() {
     let mut stage = idle_stage();
@@ -190,6 +195,7 @@ fn the_warden_is_killed_again_and_again() {
     stage.nobody_left();
 }
 
+// Faults 11, 22.
 #[test]
 fn root_and_nursery_are_killed_together() {
     let mut stage = idle_stage();
@@ -199,6 +205,7 @@ fn root_and_nursery_are_killed_together() {
     stage.nobody_left();
 }
 
+// Faults 11, 22.
 #[test]
 fn root_and_warden_are_killed_together() {
     let mut stage = idle_stage();
@@ -222,6 +229,7 @@ fn outlive() {
     sleep_for_ever(());
 }
 
+// Fault 11.
 #[test]
 fn what_is_told_to_outlives_the_root_and_so_does_what_the_user_started() {
     let mut stage = Stage::start("outlive");
@@ -468,6 +476,7 @@ fn raw_forks() {
     Process::spawn(fork_and_wait, ()).unwrap().join().unwrap();
 }
 
+// Fault 11.
 #[test]
 fn what_user_code_forks_by_itself_is_left_alone() {
     let mut stage = Stage::start("raw_forks");

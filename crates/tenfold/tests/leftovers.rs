@@ -107,6 +107,7 @@ fn a_program_that_ends_leaves_nothing() {
     fs::remove_dir(&folder).unwrap();
 }
 
+// Fault 11.
 #[test]
 fn a_program_that_is_killed_leaves_nothing() {
     let mark = unique("killed");

@@ -37,6 +37,7 @@ def start(tmp_path, text):
     return process, [int(word) for word in process.stdout.readline().split()]
 
 
+@pytest.mark.fault(11)
 @pytest.mark.parametrize("method", METHODS)
 def test_all_that_was_started_goes_with_a_killed_root(tmp_path, method):
     process, pids = start(
@@ -58,6 +59,7 @@ if __name__ == "__main__":
     assert gone(pids)
 
 
+@pytest.mark.fault(11)
 def test_what_the_program_forked_by_itself_lives_on(tmp_path):
     process, (own, started) = start(
         tmp_path,
