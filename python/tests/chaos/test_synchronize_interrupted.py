@@ -249,3 +249,58 @@ class TestFork:
         self.fork(child)
         rlock.release()
         lock.release()
+
+
+@pytest.mark.fault(16)
+class TestForkBesideBusyThreads:
+    def test_a_child_logs_prints_and_uses_everything(self, python):
+        # Threads are in the middle of each of these whenever the main one forks. The stream has no
+        # buffer: CPython's buffers have a lock that a fork leaves taken in the child.
+        out = python("""
+import io, logging, os, threading
+import tenfold
+
+ctx = tenfold.get_context("fork")
+null = io.TextIOWrapper(open(os.devnull, "wb", buffering=0), write_through=True)
+logging.basicConfig(stream=null, level=logging.INFO)
+lock, q, value, shared = ctx.Lock(), ctx.Queue(), ctx.Value("i", 0), ctx.Manager().dict()
+stop = threading.Event()
+
+def work(n):
+    with lock:
+        pass
+    q.put(n)
+    q.get()
+    with value.get_lock():
+        value.value += 1
+    shared[n] = n
+    logging.info("number %d", n)
+    print("number", n, file=null)
+    ctx.Queue(), ctx.Event()
+
+def busy(n):
+    while not stop.is_set():
+        work(n)
+
+def child(n):
+    for _ in range(20):
+        work(n)
+
+threads = [threading.Thread(target=busy, args=(n,)) for n in range(4)]
+for thread in threads:
+    thread.start()
+try:
+    for n in range(30):
+        one = ctx.Process(target=child, args=(100 + n,))
+        one.start()
+        one.join(30)
+        assert one.exitcode == 0, (n, one.exitcode)
+    with ctx.Pool(2) as pool:
+        assert pool.map(abs, range(-50, 0)) == list(range(50, 0, -1))
+finally:
+    stop.set()
+for thread in threads:
+    thread.join()
+print("done")
+""")
+        assert out == "done\n"
