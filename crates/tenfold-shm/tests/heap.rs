@@ -147,6 +147,7 @@ fn a_freed_block_is_stale_under_its_old_id() {
     });
 }
 
+// Fault 23.
 #[test]
 fn at_the_limit_there_is_an_error_and_nothing_half_made() {
     alone(|heap| {
@@ -207,6 +208,7 @@ fn pages_of_freed_blocks_go_to_whoever_needs_them_at_the_limit() {
 }
 
 /// Several processes grow at once: the limit holds, and each gets its block or an error.
+// Fault 23.
 #[test]
 fn the_limit_holds_for_all_processes_together() {
     alone(|heap| {
@@ -267,6 +269,7 @@ fn many_large_blocks_do_not_overlap() {
     });
 }
 
+// Fault 23.
 #[test]
 fn under_an_address_space_limit_everything_goes_through_the_file() {
     alone(|heap| {
@@ -344,6 +347,7 @@ fn who_cannot_map_leaves_the_sweep_to_others() {
     });
 }
 
+// Fault 23.
 #[test]
 fn under_a_file_size_limit_there_are_errors_and_no_signal() {
     alone(|heap| {
@@ -369,6 +373,7 @@ fn under_a_file_size_limit_there_are_errors_and_no_signal() {
     });
 }
 
+// Fault 23.
 #[test]
 fn a_closed_and_reused_descriptor_is_noticed() {
     alone(|heap| {
@@ -434,6 +439,7 @@ fn a_closed_and_reused_descriptor_is_noticed() {
     });
 }
 
+// Fault 15.
 #[test]
 fn ten_thousand_cycles_leave_the_heap_where_it_was() {
     alone(|heap| {
@@ -461,6 +467,28 @@ fn ten_thousand_cycles_leave_the_heap_where_it_was() {
     });
 }
 
+/// A core dump holds nothing that others sent: no mapping of the heap is in it, small or large, shared or private.
+#[test]
+fn the_heap_is_not_in_core_dumps() {
+    alone(|heap| {
+        let blocks = [Held::take(heap, 100).unwrap(), Held::take(heap, 8 * MIB).unwrap()];
+        blocks.iter().for_each(|held| held.fill(1));
+        blocks.iter().for_each(|held| held.assert_filled(1));
+        let all = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let (mut ours, mut mappings) = (false, 0);
+        for line in all.lines() {
+            let is_range = line.split(' ').next().is_some_and(|word| word.contains('-'));
+            if is_range {
+                ours = line.contains("memfd:tenfold");
+                mappings += u32::from(ours);
+            } else if ours && line.starts_with("VmFlags:") {
+                assert!(line.split(' ').any(|flag| flag == "dd"), "{line}");
+            }
+        }
+        assert!(mappings > 0);
+    });
+}
+
 #[test]
 fn the_census_tells_who_took_what() {
     alone(|heap| {
@@ -485,6 +513,7 @@ fn the_census_tells_who_took_what() {
     });
 }
 
+// Fault 24.
 #[test]
 fn a_corrupt_message_is_an_error() {
     alone(|heap| {

@@ -1,7 +1,11 @@
 //! Mapping ranges of a file into this process.
 //!
+//! A core dump has nothing of such memory ([`madvise`], `MADV_DONTDUMP`): it holds what other processes sent.
+//!
 //! Making a mapping is safe: it comes as a bare pointer to fresh addresses, and using the pointer is the unsafe part.
 //! The memory behind a shared mapping changes under any reader: go through atomics or copy out.
+//!
+//! [`madvise`]: https://man7.org/linux/man-pages/man2/madvise.2.html
 
 use crate::error::{Errno, Result};
 use core::ffi::c_void;
@@ -36,6 +40,8 @@ fn map(fd: BorrowedFd<'_>, offset: u64, len: usize, flags: MapFlags) -> Result<N
     let protection = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: without MAP_FIXED the kernel picks addresses that nothing uses, so no existing memory changes.
     let address = unsafe { rustix::mm::mmap(core::ptr::null_mut(), len, protection, flags, fd, offset)? };
+    // SAFETY: the mapping that has just been made; only what a core dump has of it changes.
+    let _ = unsafe { rustix::mm::madvise(address, len, Advice::LinuxDontDump) };
     NonNull::new(address.cast()).ok_or(Errno::FAULT)
 }
 
