@@ -20,7 +20,7 @@ def rust_tests():
     for file in sorted(ROOT.glob("crates/*/tests/*.rs")):
         text = file.read_text()
         for mark in re.finditer(r"// Faults? ([\d, ]+)\.", text):
-            name = re.search(r"fn (\w+)|(\w+): \w+", text[mark.end() :])
+            name = re.search(r"fn \$?(\w+)|(\w+): \w+", text[mark.end() :])
             for fault in re.findall(r"\d+", mark[1]):
                 yield int(fault), f"{file.stem}::{name[1] or name[2]}"
 

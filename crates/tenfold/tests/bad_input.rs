@@ -14,6 +14,7 @@ fn is_full<T: std::fmt::Debug>(result: Result<T>) -> String {
     }
 }
 
+// Faults 4, 23.
 #[test]
 fn a_full_heap_is_an_error_and_not_the_end() -> Result<()> {
     let pool = Pool::new(2)?;

@@ -42,6 +42,7 @@ fn overflow_at_three(x: u32) -> u32 {
 /// The one that dies fails, the others do not, and the pool goes on.
 macro_rules! dies {
     ($name:ident, $function:ident, $text:literal) => {
+        // Faults 1, 3.
         #[test]
         fn $name() -> Result<()> {
             let pool = Pool::new(2)?;
@@ -72,6 +73,27 @@ dies!(exited, exit_at_three, "code 3");
 dies!(aborted, abort_at_three, "SIGABRT");
 dies!(overflowed, overflow_at_three, "SIGSEGV");
 
+// Fault 2.
+#[test]
+fn a_death_is_the_one_result_s_however_it_was_asked_for() -> Result<()> {
+    let pool = Pool::new(2)?;
+    let died = |result: &Result<u32>| matches!(result, Err(Error::Task(TaskError::WorkerDied { .. })));
+    let (send, told) = std::sync::mpsc::channel();
+    let one = pool.apply_async(suicide_at_three, 3)?.on_done(move |result| send.send(died(result)).unwrap());
+    assert!(died(&one.get()));
+    assert!(told.recv_timeout(Duration::from_secs(20)).unwrap());
+
+    let error = pool.map_async(suicide_at_three, 0..10)?.get().unwrap_err();
+    assert!(matches!(error, Error::Task(TaskError::WorkerDied { index: 3, .. })), "{error:?}");
+
+    let results: Vec<Result<u32>> = pool.imap_unordered(suicide_at_three, 0..10)?.collect();
+    assert_eq!(results.iter().filter(|result| died(result)).count(), 1);
+    let mut values: Vec<u32> = results.into_iter().flatten().collect();
+    values.sort_unstable();
+    assert_eq!(values, (0..10).filter(|n| *n != 3).map(|n| n * 2).collect::<Vec<_>>());
+    Ok(())
+}
+
 fn first_try_dies(path: String) -> u32 {
     if std::fs::remove_file(&path).is_ok() {
         kill(std::process::id());
@@ -80,6 +102,7 @@ fn first_try_dies(path: String) -> u32 {
     7
 }
 
+// Fault 1.
 #[test]
 fn a_retried_task_succeeds() -> Result<()> {
     let path = std::env::temp_dir().join(format!("tenfold-retry-{}", std::process::id()));
@@ -99,6 +122,7 @@ fn slow_square(x: u64) -> u64 {
     x * x
 }
 
+// Fault 1.
 #[test]
 fn a_map_survives_random_kills_with_retries() -> Result<()> {
     let pool = Pool::new(4)?;
@@ -122,6 +146,7 @@ fn a_map_survives_random_kills_with_retries() -> Result<()> {
     Ok(())
 }
 
+// Fault 19.
 #[test]
 fn idle_workers_are_replaced() -> Result<()> {
     let pool = Pool::new(3)?;
@@ -140,6 +165,7 @@ fn die(_: ()) {
     std::process::abort();
 }
 
+// Fault 6.
 #[test]
 fn workers_that_cannot_start_break_the_pool_once() -> Result<()> {
     let pool = Pool::builder().workers(3).initializer(die, ()).build()?;
@@ -148,6 +174,7 @@ fn workers_that_cannot_start_break_the_pool_once() -> Result<()> {
     Ok(())
 }
 
+// Fault 19.
 #[test]
 fn terminate_under_fire() -> Result<()> {
     for _ in 0..10 {

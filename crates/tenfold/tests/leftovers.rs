@@ -125,6 +125,7 @@ fn a_program_that_is_killed_leaves_nothing() {
     fs::remove_dir(&folder).unwrap();
 }
 
+// Fault 15.
 #[test]
 fn files_are_closed_again() {
     use_everything().unwrap();

@@ -159,6 +159,7 @@ fn results_can_be_awaited() -> Result<()> {
     Ok(())
 }
 
+// Fault 18.
 #[test]
 fn a_panic_is_that_tasks_error() -> Result<()> {
     let pool = Pool::new(2)?;
@@ -191,6 +192,7 @@ fn initializer_and_replacement() -> Result<()> {
     Ok(())
 }
 
+// Fault 6.
 #[test]
 fn a_failing_initializer_is_one_clear_error() -> Result<()> {
     let pool = Pool::builder().workers(4).initializer(prepare, "/no/such/folder".to_string()).build()?;
@@ -201,6 +203,7 @@ fn a_failing_initializer_is_one_clear_error() -> Result<()> {
     Ok(())
 }
 
+// Faults 20, 21.
 #[test]
 fn close_finishes_and_terminate_does_not() -> Result<()> {
     let pool = Pool::new(2)?;
@@ -251,6 +254,7 @@ fn nested(x: i64) -> i64 {
     pool.map(square, [x, x + 1]).unwrap().into_iter().sum()
 }
 
+// Fault 17.
 #[test]
 fn pools_in_workers_of_pools() -> Result<()> {
     let pool = Pool::new(2)?;
@@ -258,12 +262,14 @@ fn pools_in_workers_of_pools() -> Result<()> {
     Ok(())
 }
 
+// Fault 21.
 #[test]
 fn a_pool_needs_workers() {
     assert!(matches!(Pool::new(0), Err(Error::InvalidArgument(_))));
     assert!(matches!(Pool::new(100_000), Err(Error::InvalidArgument(_))));
 }
 
+// Fault 5.
 #[test]
 fn what_cannot_travel_is_an_error_and_the_pool_goes_on() -> Result<()> {
     #[derive(serde::Serialize, serde::Deserialize, Debug)]

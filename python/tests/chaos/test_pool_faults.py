@@ -49,6 +49,7 @@ from tenfold.pool import (
 
 
 class TestDeaths:
+    @pytest.mark.fault(1, 3)
     @pytest.mark.parametrize("how", sorted(ENDS))
     def test_one_task_is_lost_and_the_text_tells_how(self, make_pool, how):
         pool = make_pool()
@@ -73,6 +74,7 @@ class TestDeaths:
         assert found == [0, 1, 4, 3, 16, 25, 36, 49]
         assert pool.map(square, range(10)) == [n * n for n in range(10)]
 
+    @pytest.mark.fault(2)
     def test_every_way_to_call(self, make_pool):
         pool = make_pool()
         errors = []
@@ -94,6 +96,7 @@ class TestDeaths:
                 deaths += 1
         assert (sorted(values), deaths) == ([0, 1, 4, 16, 25], 1)
 
+    @pytest.mark.fault(1)
     def test_retries(self, make_pool, tmp_path):
         pool = make_pool()
         paths = [str(tmp_path / f"{n}") for n in range(5)]
@@ -103,6 +106,7 @@ class TestDeaths:
         with pytest.raises(WorkerDied):
             pool.apply(die_at_three, (3,), retries=2)
 
+    @pytest.mark.fault(19)
     def test_idle_workers_are_killed(self, make_pool):
         pool = make_pool(3)
         pool.map(square, range(9))
@@ -111,6 +115,7 @@ class TestDeaths:
             assert pool.map(square, range(9)) == [n * n for n in range(9)]
         eventually(lambda: len(pool._pool) == 3 and all(w.is_alive() for w in pool._pool))
 
+    @pytest.mark.fault(1)
     def test_kills_at_random_lose_no_other_task(self, fork_pool):
         count, stop, kills = 3000, threading.Event(), []
 
@@ -141,6 +146,7 @@ class TestDeaths:
             assert fork_pool.apply(fork_and_return, (n,)) == n
         assert fork_pool.map(fork_and_return, range(20)) == list(range(20))
 
+    @pytest.mark.fault(3)
     def test_a_worker_that_forks_and_dies(self, fork_pool):
         # The task's child holds what the worker had open; the death must be noticed all the same.
         with pytest.raises(WorkerDied):
@@ -196,6 +202,7 @@ class TestTimeLimits:
 
 
 class TestPickling:
+    @pytest.mark.fault(5)
     def test_arguments_that_cannot_be_pickled(self, make_pool):
         pool = make_pool()
         bad = NotPicklable()
@@ -214,6 +221,7 @@ class TestPickling:
         assert next(results) == 3
         assert pool.map(square, range(4)) == [0, 1, 4, 9]
 
+    @pytest.mark.fault(5)
     def test_what_cannot_be_unpickled_is_its_task_s_error(self, make_pool):
         pool = make_pool()
         with pytest.raises(RuntimeError, match="cannot be unpickled"):
@@ -228,6 +236,7 @@ class TestPickling:
             pool.apply(raise_unsendable)
         assert pool.map(square, range(4)) == [0, 1, 4, 9]
 
+    @pytest.mark.fault(5)
     def test_a_function_that_the_worker_does_not_know(self, make_pool):
         pool = make_pool()
         pool.apply(forget_function)
@@ -245,6 +254,7 @@ class TestPickling:
         assert isinstance(caught.value.__cause__, RemoteTraceback)
         assert "in raise_it" in str(caught.value.__cause__)
 
+    @pytest.mark.fault(18)
     @pytest.mark.parametrize(
         "exception",
         [KeyboardInterrupt("k"), GeneratorExit("g"), BaseException("b"), RecursionError()],
@@ -255,6 +265,7 @@ class TestPickling:
             pool.apply(raise_it, (exception,))
         assert pool.map(square, range(4)) == [0, 1, 4, 9]
 
+    @pytest.mark.fault(18)
     def test_deep_and_large_exceptions(self, make_pool):
         pool = make_pool()
         with pytest.raises(RecursionError):
@@ -296,6 +307,7 @@ class TestMemory:
         gc.collect()
         assert [weak() for weak in gone] == [None] * 5
 
+    @pytest.mark.fault(4)
     def test_max_memory(self, make_pool):
         limit = 600 << 20
         pool = make_pool(1, max_memory=limit)
@@ -303,6 +315,7 @@ class TestMemory:
             pool.apply(fill, (2 << 30,))
         assert pool.apply(fill, (1 << 20,)) == 1 << 20
 
+    @pytest.mark.fault(4)
     def test_a_limit_of_the_task_s_own(self, make_pool):
         pool = make_pool(1)
         with pytest.raises(MemoryError, match=f"{1 << 30} bytes of address space"):

@@ -30,6 +30,7 @@ from tenfold.pool import (
 
 
 class TestStart:
+    @pytest.mark.fault(6)
     def test_a_failing_initializer_is_one_clear_error(self, make_pool, capfd):
         pool = make_pool(2, initializer=raise_it, initargs=(ValueError("not like this"),))
         for call in (
@@ -45,6 +46,7 @@ class TestStart:
         pool.join()
         assert capfd.readouterr().err.count("Traceback") <= 1
 
+    @pytest.mark.fault(6)
     @pytest.mark.parametrize("how", ["_exit", "kill", "exit"])
     def test_workers_that_die_in_their_start_make_no_storm(self, make_pool, tmp_path, how):
         pool = make_pool(2, initializer=note_and_die, initargs=(str(tmp_path), how))
@@ -56,6 +58,7 @@ class TestStart:
         pool.join()
         assert len(list(tmp_path.iterdir())) <= 8
 
+    @pytest.mark.fault(6)
     def test_a_main_module_that_dies_in_the_child(self, python):
         out = python(
             "import os, tenfold\n"
@@ -113,10 +116,12 @@ class TestStart:
 
 
 class TestNesting:
+    @pytest.mark.fault(17)
     def test_three_deep(self, make_pool):
         twice = [[0, 1], [0, 1]]
         assert make_pool().map(inner, [(2, 3), (3, 3)]) == [twice, [*twice, [0, 1]]]
 
+    @pytest.mark.fault(17)
     def test_inner_pools_go_with_their_worker(self, make_pool):
         pool = make_pool()
         pids = pool.apply(start_inner)
@@ -124,6 +129,7 @@ class TestNesting:
         os.kill(pids[0], signal.SIGKILL)
         eventually(lambda: not any(is_running(pid) for pid in pids), 5)
 
+    @pytest.mark.fault(11)
     def test_workers_go_with_the_program(self, python, method):
         out = python(
             "import os, signal, tenfold\n"
@@ -165,6 +171,7 @@ STATEMENTS = {
 }
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("wait", sorted(STATEMENTS))
 def test_ctrl_c_ends_a_program_with_one_traceback(python, method, wait):
     source = INTERRUPTED.format(method=method, statement=STATEMENTS[wait])
@@ -187,6 +194,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("delay", [0.01, 0.03, 0.1, 0.2])
 def test_ctrl_c_while_workers_start(python, method, delay):
     source = INTERRUPTED_IN_THE_START.format(method=method, delay=delay)
@@ -229,6 +237,7 @@ class TestEnds:
             gc.collect()
         eventually(lambda: not any(is_running(pid) for pid in pids))
 
+    @pytest.mark.fault(21)
     def test_after_close(self, make_pool):
         pool = make_pool()
         result = pool.map_async(square, range(100))
@@ -239,10 +248,12 @@ class TestEnds:
         pool.join()
         assert result.get() == [n * n for n in range(100)]
 
+    @pytest.mark.fault(21)
     def test_join_before_close(self, fork_pool):
         with pytest.raises(ValueError, match="still running"):
             fork_pool.join()
 
+    @pytest.mark.fault(19, 20)
     def test_terminate_is_quick_and_can_be_repeated(self, make_pool):
         pool = make_pool(4)
         pool.map_async(pid_after, [60] * 10_000, 1)
@@ -287,6 +298,7 @@ class TestEnds:
             pool.join()
         eventually(lambda: threading.active_count() <= before)
 
+    @pytest.mark.fault(15)
     def test_descriptors_stay_the_same(self):
         def cycle():
             with tenfold.get_context("fork").Pool(2) as pool:
