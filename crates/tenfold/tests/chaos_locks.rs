@@ -170,15 +170,19 @@ fn get((queue, ready, done): (Queue<u32>, Semaphore, Semaphore)) -> Result<()> {
     done.release_raw(1)
 }
 
-/// Kills one of two that wait in `$wait`, does `$wake`, and expects that the other goes on.
+/// Kills one of two that wait in `$wait`, after `$before`, does `$wake`, and expects that the other goes on.
 macro_rules! killed_waiter {
-    ($wait:ident, $thing:expr, $wake:expr) => {{
+    ($wait:ident, $thing:expr, $wake:expr) => {
+        killed_waiter!($wait, $thing, |_| (), $wake)
+    };
+    ($wait:ident, $thing:expr, $before:expr, $wake:expr) => {{
         let (thing, ready, done) = ($thing, Semaphore::new(0).unwrap(), Semaphore::new(0).unwrap());
         let start = || Process::spawn($wait, (thing.clone(), ready.clone(), done.clone())).unwrap();
         let (dies, waits) = (start(), start());
         for _ in 0..2 {
             assert!(ready.acquire_raw(Some(LONG)).unwrap());
         }
+        $before(&thing);
         killed(&dies);
         $wake(&thing);
         assert!(done.acquire_raw(Some(LONG)).unwrap());
@@ -193,7 +197,9 @@ fn a_killed_waiter_takes_no_wake_up_with_it() {
         event.set();
     });
     killed_waiter!(take_permit, Semaphore::new(0).unwrap(), |places: &Semaphore| places.release_raw(1).unwrap());
-    killed_waiter!(wait_at, Condition::new().unwrap(), |condition: &Condition| {
+    // The lock is free once both wait: who was killed on the way there would leave it to recover.
+    let both_wait = |condition: &Condition| drop(condition.lock().unwrap());
+    killed_waiter!(wait_at, Condition::new().unwrap(), both_wait, |condition: &Condition| {
         let _guard = condition.lock().unwrap();
         assert!(condition.notify_one().unwrap());
     });
