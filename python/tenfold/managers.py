@@ -13,18 +13,66 @@ for.
 
 import os
 import threading
+import time
+import types
 
-from . import _native, _proxies, get_context, pool
-from ._original import mirror
+from . import _native, _proxies, connection, get_context, pool
+from ._original import adopt, mirror
 
 std = mirror(globals(), "managers")
 
 _State = std.State
 ProcessError = std.ProcessError
 
+# Seconds that a client of a server has for each half of the authentication.
+_AUTHENTICATION_LIMIT = 10.0
+
+
+class _Stranger(connection.Connection):
+    """A second connection to a client that may be nobody's; it does not wait long."""
+
+    def __init__(self, conn):
+        super().__init__(os.dup(conn.fileno()))
+        self._deadline = time.monotonic() + _AUTHENTICATION_LIMIT
+
+    def _recv(self, size):
+        return super()._recv(size, read=self._read_in_time)
+
+    def _read_in_time(self, handle, size):
+        if not self.poll(max(0, self._deadline - time.monotonic())):
+            raise TimeoutError("the client did not authenticate in time")
+        return os.read(handle, size)
+
+
+def _in_time(step):
+    def bounded(conn, authkey):
+        with _Stranger(conn) as stranger:
+            step(stranger, authkey)
+
+    return bounded
+
+
+class Server(std.Server):
+    """The server's process: the standard library's, but a client that keeps silent is let go."""
+
+    _handle_request = adopt(
+        std.Server._handle_request,
+        {
+            **vars(std),
+            "__name__": __name__,
+            "connection": types.SimpleNamespace(
+                deliver_challenge=_in_time(connection.deliver_challenge),
+                answer_challenge=_in_time(connection.answer_challenge),
+            ),
+        },
+    )
+
 
 class BaseManager(std.BaseManager):
     """A manager of the classes that are registered with it."""
+
+    _Server = Server
+    get_server = adopt(std.BaseManager.get_server, globals())
 
     def __init__(
         self, address=None, authkey=None, serializer="pickle", ctx=None, *, shutdown_timeout=1.0
@@ -168,5 +216,12 @@ SyncManager.register("Pool", pool.Pool, std.PoolProxy)
 _standard_registry = SyncManager._registry.copy()
 
 
+class SharedMemoryServer(Server, std.SharedMemoryServer):
+    """The server of a SharedMemoryManager."""
+
+
 class SharedMemoryManager(BaseManager, std.SharedMemoryManager):
     """A manager of named shared memory, which goes with it."""
+
+    _Server = SharedMemoryServer
+    get_server = std.SharedMemoryManager.get_server
