@@ -22,6 +22,7 @@ RUST = (
 
 def commands(python):
     yield "Rust", [*RUST[0], *RUST[1]]
+    yield "Rust, slow", [*RUST[0], "--test", "chaos_*", "--", "--ignored", "slow_"]
     yield "Python", [python, "-m", "pytest", "--quiet", "-m", "fault"]
 
 

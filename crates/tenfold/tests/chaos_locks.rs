@@ -353,3 +353,29 @@ fn sending_to_a_dead_reader_is_an_error() {
     assert!(here.send(2).unwrap_err().is_closed());
     assert!(matches!(here.recv(), Err(Error::Queue(QueueError::Closed))));
 }
+
+fn put_three_gibibytes(queue: Queue<Vec<u8>>) -> Result<()> {
+    Ok(queue.put(vec![3; 3 << 30])?)
+}
+
+fn three_gibibytes(byte: u8) -> Vec<u8> {
+    vec![byte; 3 << 30]
+}
+
+// Fault 14.
+#[test]
+#[ignore = "slow: takes 9 GiB; make chaos runs it"]
+fn slow_messages_of_three_gibibytes() {
+    let before = tenfold::heap_stats().unwrap().live_bytes;
+    let queue = Queue::new().unwrap();
+    let child = Process::spawn(put_three_gibibytes, queue.clone()).unwrap();
+    let message = queue.get_timeout(LONG).unwrap();
+    assert!(message.len() == 3 << 30 && message.iter().step_by(4096).all(|byte| *byte == 3));
+    child.join().unwrap();
+    drop((message, queue));
+    let pool = tenfold::Pool::new(1).unwrap();
+    let result = pool.apply(three_gibibytes, 5).unwrap();
+    assert!(result.len() == 3 << 30 && result.iter().step_by(4096).all(|byte| *byte == 5));
+    drop((result, pool));
+    eventually(|| tenfold::heap_stats().unwrap().live_bytes <= before + (1 << 20));
+}
