@@ -7,6 +7,8 @@
 #   make wheel       the Python package, built and installed into target/venv
 #   make test-rust   make test-python   a half of the tests
 #   make chaos       every fault of docs/faults.md, several times over (TIMES=5), the slow ones too; LOAD=1: on busy cores
+#   make faults      each of them as a small program, on the standard library and on tenfold: what came of it
+#                    (METHOD=spawn); the table goes into docs/faults.md
 #   make soak MINUTES=30  everything at once under random kills, in Rust and in Python
 #   make lint        the checks alone
 
@@ -21,8 +23,10 @@ SOAK ?= 20
 # How many times `make chaos` runs each test, and the minutes of `make soak`.
 TIMES ?= 5
 MINUTES ?= 1
+# The start method of `make faults`.
+METHOD ?= fork
 
-.PHONY: demo test chaos soak all-tests test-rust test-python lint wheel native bench bench-rust bench-python
+.PHONY: demo test chaos faults soak all-tests test-rust test-python lint wheel native bench bench-rust bench-python
 
 demo: wheel
 	@$(CARGO) build --quiet --package tenfold --examples
@@ -54,6 +58,10 @@ test-rust:
 
 chaos: wheel
 	@python3 tools/leave_nothing.py python3 tools/chaos.py --times $(TIMES) $(if $(LOAD),--load) --python $(VENV)/bin/python
+
+# The table in the docs is that of fork.
+faults: wheel
+	@$(VENV)/bin/python tools/faults.py --method $(METHOD) $(if $(filter fork,$(METHOD)),--write docs/faults.md)
 
 # Both side by side, and both to the end; it is an error if either fails.
 soak: wheel
