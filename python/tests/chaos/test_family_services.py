@@ -1,0 +1,229 @@
+"""Those that serve a program are killed: the warden, the fork server, a manager's server."""
+
+import os
+import signal
+
+import pytest
+from companions import LONG, eventually
+from test_family import gone, is_running, start
+
+import tenfold
+from tenfold import managers
+
+pytestmark = pytest.mark.fault(22)
+
+# What a program needs to find the processes that serve it.
+FIND = """
+import os, signal, time, tenfold
+from tenfold import forkserver
+
+def processes(word):
+    "The children of this process with the word in their command lines."
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as line:
+                if word.encode() in line.read() and parent(pid) == os.getpid():
+                    found.append(int(pid))
+        except (OSError, ValueError):
+            pass
+    return found
+
+def parent(pid):
+    with open(f"/proc/{pid}/stat") as stat:
+        return int(stat.read().rpartition(")")[2].split()[1])
+
+def eventually(true, seconds=30):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "did not happen"
+        time.sleep(0.005)
+
+def twice(x):
+    return 2 * x
+
+def put(queue, x):
+    queue.put(2 * x)
+"""
+
+
+class TestWarden:
+    def test_work_goes_on_and_another_takes_its_place(self, python, method):
+        python(
+            FIND
+            + f"""
+if __name__ == "__main__":
+    context = tenfold.get_context({method!r})
+    queue = context.Queue()
+    with context.Pool(2) as pool:
+        (warden,) = processes("run_warden")
+        os.kill(warden, signal.SIGKILL)
+        eventually(lambda: not processes("run_warden"))
+        # Those that are there go on, and so does what is started afterwards.
+        assert pool.map(twice, range(100)) == [2 * x for x in range(100)]
+        child = context.Process(target=put, args=(queue, 21))
+        child.start()
+        assert queue.get(timeout=60) == 42
+        child.join(60)
+        assert child.exitcode == 0
+        eventually(lambda: processes("run_warden"))
+    pool.join()
+"""
+        )
+
+    def test_the_next_one_ends_the_family(self, method, tmp_path):
+        process, (warden, *pids) = start(
+            tmp_path,
+            FIND
+            + f"""
+if __name__ == "__main__":
+    context = tenfold.get_context({method!r})
+    first = context.Process(target=time.sleep, args=(1000,))
+    first.start()
+    (warden,) = processes("run_warden")
+    os.kill(warden, signal.SIGKILL)
+    # The next start looks whether there is one.
+    eventually(lambda: not processes("run_warden"))
+    second = context.Process(target=time.sleep, args=(1000,))
+    second.start()
+    eventually(lambda: processes("run_warden"))
+    print(warden, first.pid, second.pid, flush=True)
+    time.sleep(1000)
+""",
+        )
+        assert len(pids) == 2 and all(map(is_running, pids))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert gone(pids)
+
+
+class TestForkServer:
+    def test_the_next_start_makes_another(self, python):
+        python(
+            FIND
+            + """
+if __name__ == "__main__":
+    context = tenfold.get_context("forkserver")
+    queue = context.Queue()
+    for round in range(3):
+        child = context.Process(target=put, args=(queue, round))
+        child.start()
+        assert queue.get(timeout=60) == 2 * round
+        child.join(60)
+        os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+"""
+        )
+
+    def test_a_child_outlives_it_and_its_end_is_noticed(self, python):
+        python(
+            FIND
+            + """
+def wait(queue, event):
+    queue.put("ready")
+    event.wait()
+
+if __name__ == "__main__":
+    context = tenfold.get_context("forkserver")
+    queue, event = context.Queue(), context.Event()
+    child = context.Process(target=wait, args=(queue, event))
+    child.start()
+    assert queue.get(timeout=60) == "ready"
+    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+    event.set()
+    child.join(60)
+    # Nobody is left who could tell how it ended, but for what it said itself.
+    assert child.exitcode in (0, 255), child.exitcode
+"""
+        )
+
+    def test_a_pool_goes_on(self, python):
+        python(
+            FIND
+            + """
+def process_id(x):
+    return os.getpid()
+
+if __name__ == "__main__":
+    with tenfold.get_context("forkserver").Pool(2) as pool:
+        before = set(pool.map(process_id, range(50)))
+        os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+        assert pool.map(twice, range(100)) == [2 * x for x in range(100)]
+        # A worker that is killed now is replaced by way of a new server.
+        os.kill(before.pop(), signal.SIGKILL)
+        assert pool.map(twice, range(100)) == [2 * x for x in range(100)]
+    pool.join()
+"""
+        )
+
+
+class Counter:
+    def __init__(self):
+        self.value = 0
+
+    def add(self):
+        self.value += 1
+        return self.value
+
+
+class Manager(managers.SyncManager):
+    pass
+
+
+Manager.register("Counter", Counter)
+
+
+class TestManagersServer:
+    """Objects on the server go with it; those in the heap stay."""
+
+    def test_every_call_is_an_error(self, ctx):
+        manager = Manager(ctx=ctx)
+        manager.start()
+        counter, shared = manager.Counter(), manager.dict(a=1)
+        assert counter.add() == 1
+        process = manager._process
+        os.kill(process.pid, signal.SIGKILL)
+        process.join(LONG)
+        assert process.exitcode == -signal.SIGKILL
+        for call in (counter.add, manager.Counter):
+            with pytest.raises((EOFError, OSError)):
+                call()
+        assert shared["a"] == 1
+        shared["b"] = 2
+        manager.shutdown()
+        with pytest.raises(OSError):
+            shared["a"]
+
+    def test_who_waits_for_an_answer_is_told(self, ctx):
+        manager = managers.SyncManager(("127.0.0.1", 0), b"key", ctx=ctx)
+        manager.start()
+        event = manager.Event()
+        process = manager._process
+        # It is killed by its own timer, while this process waits for an event that nobody sets.
+        waiter = ctx.Process(target=kill_later, args=(process.pid, event))
+        waiter.start()
+        with pytest.raises((EOFError, OSError)):
+            event.wait()
+        waiter.join(LONG)
+        assert waiter.exitcode == 0
+        eventually(lambda: not process.is_alive())
+        manager.shutdown()
+
+    def test_a_new_one_can_be_started(self, ctx):
+        for _ in range(2):
+            manager = Manager(ctx=ctx)
+            manager.start()
+            assert manager.Counter().add() == 1
+            os.kill(manager._process.pid, signal.SIGKILL)
+            manager._process.join(LONG)
+
+
+def kill_later(pid, event):
+    """Kill the server once it has answered this process, so that it is known to serve."""
+    assert not event.wait(0.2)
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_nothing_of_a_manager_without_a_server_can_be_killed():
+    with tenfold.Manager() as manager:
+        assert manager._process is None
+        assert manager.dict(a=1)["a"] == 1
