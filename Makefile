@@ -97,7 +97,7 @@ native:
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --package tenfold-shm --package tenfold --features kill-points --tests -- -D warnings
+	$(CARGO) clippy --package tenfold-shm --package tenfold --package tenfold-python --features kill-points --tests -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 	python3 tools/unsafe_rooms.py
 

@@ -12,6 +12,7 @@
 //!  arguments  shell   what native classes have in common
 //!  quick              the hottest methods as bare C functions
 //!  errors             the engine's errors as Python's
+//!  kill_points        deaths at named places, for tests
 //! ```
 //!
 //! It is built with panics that abort (`profile.python` of the workspace): a daemon thread that waits here when the
@@ -28,6 +29,8 @@ mod codec;
 mod containers;
 mod errors;
 mod family;
+#[cfg(feature = "kill-points")]
+mod kill_points;
 mod memory;
 mod pool;
 mod queues;
@@ -48,6 +51,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     buffers::register(module)?;
     codec::register(module)?;
     carrier::register(module)?;
+    #[cfg(feature = "kill-points")]
+    kill_points::register(module)?;
     memory::register(module)?;
     pool::register(module)?;
     queues::register(module)?;
