@@ -2,8 +2,8 @@
 """Print the faults of docs/faults.md with the tests that cause them, in Rust and in Python, and count them.
 
 A test says which faults it causes: in Rust by a comment above it, `// Fault 7.` or `// Faults 7, 8.`, in Python by a
-mark, `@pytest.mark.fault(7)`, on the test or its class. The exit status is 1 if a fault has no test in a language and
-does not say why below."""
+mark, `@pytest.mark.fault(7)`, on the test or its class, or as the module's `pytestmark`. The exit status is 1 if a fault
+has no test in a language and does not say why below."""
 
 import pathlib
 import re
@@ -29,10 +29,10 @@ def python_tests():
     """(fault, test) of all that are marked."""
     for file in sorted(ROOT.glob("python/tests/chaos/test_*.py")):
         text = file.read_text()
-        for mark in re.finditer(r"mark\.fault\(([\d, ]+)\)", text):
+        for mark in re.finditer(r"(pytestmark = pytest\.)?mark\.fault\(([\d, ]+)\)", text):
             name = re.search(r"(?:def|class) (\w+)", text[mark.end() :])
-            for fault in re.findall(r"\d+", mark[1]):
-                yield int(fault), f"{file.stem}::{name[1]}"
+            for fault in re.findall(r"\d+", mark[2]):
+                yield int(fault), file.stem if mark[1] else f"{file.stem}::{name[1]}"
 
 
 def main() -> int:

@@ -25,7 +25,7 @@ def words(fd):
 def scribble(fd, chance):
     places = words(fd)
     assert len(places) > 7 * 10
-    for at in chance.sample(places, chance.choice([1, 3, 20, len(places)])):
+    for at in chance.sample(places, chance.choice([5, 50, len(places)])):
         (now,) = struct.unpack("<Q", os.pread(fd, 8, at))
         (other,) = struct.unpack("<Q", os.pread(fd, 8, chance.choice(places)))
         value = chance.choice([
@@ -90,7 +90,7 @@ for seed in range(40):
         failed.append((seed, code))
 assert not failed, failed
 # Else nothing was hit.
-assert told > 10, told
+assert told >= 5, told
 """
 
 
