@@ -2,8 +2,8 @@
 """Print the faults of docs/faults.md with the tests that cause them, in Rust and in Python, and count them.
 
 A test says which faults it causes: in Rust by a comment above it, `// Fault 7.` or `// Faults 7, 8.`, in Python by a
-mark, `@pytest.mark.fault(7)`, on the test or its class, or as the module's `pytestmark`. The exit status is 1 if a fault
-has no test in a language and does not say why below."""
+mark, `@pytest.mark.fault(7)`, on the test or its class, or as the module's `pytestmark`. The exit status is 1 if a
+fault has no test in a language and does not say why below."""
 
 import pathlib
 import re

@@ -1,9 +1,10 @@
 """Starts a child that is a copy of this process, and looks after any child."""
 
 import os
+import types
 
 from . import _family
-from ._original import mirror
+from ._original import adopt, mirror
 
 std = mirror(globals(), "popen_fork")
 
@@ -18,7 +19,27 @@ class Popen(std.Popen):
 
     def _start(self, process_obj):
         """Make the child, which goes on in `process_obj._bootstrap` and never returns from here."""
-        std.Popen._launch(self, process_obj)
+        ends = []
+
+        def pipe():
+            ends.extend(closing(os.pipe))
+            return ends[-2:]
+
+        def closing(make):
+            # The standard library leaves its pipes open if there is no room for a child.
+            try:
+                return make()
+            except BaseException:
+                for end in ends:
+                    os.close(end)
+                raise
+
+        replaced = {**vars(os), "pipe": pipe, "fork": lambda: closing(os.fork)}
+        launch = adopt(
+            std.Popen._launch,
+            {**vars(std), "__name__": __name__, "os": types.SimpleNamespace(**replaced)},
+        )
+        launch(self, process_obj)
         _family.forked(self.pid)
 
     def poll(self, flag=os.WNOHANG):

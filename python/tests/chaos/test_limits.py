@@ -1,5 +1,7 @@
 """No room, no descriptors, no length of files: errors at the call, and nothing half-made stays."""
 
+import os
+
 import pytest
 
 pytestmark = pytest.mark.fault(23)
@@ -179,6 +181,46 @@ for _ in range(3):
 for fd in taken:
     os.close(fd)
 assert tenfold.Lock().acquire(timeout=60)
+"""
+        )
+
+
+class TestProcesses:
+    """RLIMIT_NPROC, reached."""
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="the limit counts all processes of the user")
+    def test_without_processes(self, python):
+        # Another user cannot exec an interpreter in root's home, so this is for fork only.
+        python(
+            START
+            + """
+if __name__ == "__main__":
+    context = tenfold.get_context("fork")
+    queue = context.Queue()
+    # There is a warden from here on, and all modules are there.
+    context.Pool(1).terminate()
+    child = context.Process(target=queue.put, args=(1,))
+    child.start()
+    assert queue.get(timeout=60) == 1
+    child.join(60)
+    del child
+    os.setuid(54321)
+    limit(resource.RLIMIT_NPROC, 0)
+    files = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        refused(context.Process(target=queue.put, args=(2,)).start, errors=OSError)
+        refused(context.Pool, 2, errors=(OSError, RuntimeError))
+        queue.put(3)
+        assert queue.get(timeout=60) == 3
+    # The heap keeps what it holds for a child that was not forked until its slot is given up.
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= files + 2
+    limit(resource.RLIMIT_NPROC, resource.getrlimit(resource.RLIMIT_NPROC)[1])
+    child = context.Process(target=queue.put, args=(4,))
+    child.start()
+    assert queue.get(timeout=60) == 4
+    child.join(60)
+    assert child.exitcode == 0
 """
         )
 
