@@ -11,7 +11,8 @@
 //! *Killed here:* before the commit, nothing has happened; after it, the sweep of the dead
 //! participant applies the record (again), then frees the lock. A participant's lane names each
 //! lock before it is taken, so the sweep finds it. Only the sweep recovers a lock, innermost
-//! first: a waiter that finds the owner dead calls the sweep and goes on waiting.
+//! first: a waiter that finds the owner dead calls the sweep and goes on waiting. A word that no
+//! participant can have written is garbage; a waiter frees it after a while.
 //!
 //! Two rules for whoever uses it: a word in a record is changed under that lock only, or belongs
 //! to the holder's own cells; and no foreign code, allocation failure or panic happens inside.
@@ -93,7 +94,13 @@ impl Sleep<AtomicU32> for Waiting {
         if futex::wait_deaf(word, expected, Deadline::after(self.slice)) == futex::Wait::TimedOut {
             let waited_long = self.slice == LAST_SLICE;
             self.slice = (self.slice * 2).min(LAST_SLICE);
-            participant::recover_if_dead(self.heap, self.seat, lock_word::owner(expected), waited_long);
+            let owner = lock_word::owner(expected);
+            if waited_long && !participant::may_own(owner) {
+                // Garbage: nobody will ever free it. What the lock guards is checked by whoever reads it.
+                let _ = word.compare_exchange(expected, 0, Ordering::AcqRel, Ordering::Relaxed);
+                return;
+            }
+            participant::recover_if_dead(self.heap, self.seat, owner, waited_long);
         }
     }
     fn looks(&self) -> u32 {

@@ -1,13 +1,18 @@
 //! Whatever a rogue process writes into descriptors, messages, dicts, lists and queues, the others get errors:
 //! they do not crash, panic or hang.
 
+#[path = "support/crash.rs"]
+mod crash;
 #[path = "support/garbage.rs"]
 mod garbage;
 
+use crash::alone;
 use garbage::{Input, Scene};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use tenfold_shm::Heap;
+use tenfold_shm::internal_lock::InternalLock;
+use tenfold_shm::participant::{self, HeldCell};
+use tenfold_shm::{Heap, ObjectKind};
 use tenfold_sys::process::{self, ExitStatus, Fork};
 
 /// Runs `body` over much garbage, each time in a process with a heap of its own, which it ruins.
@@ -64,4 +69,21 @@ fn garbage_in_a_list_is_an_error() {
 #[test]
 fn garbage_in_a_queue_is_an_error() {
     survives(garbage::queue);
+}
+
+// Fault 24.
+#[test]
+fn a_lock_whose_owner_cannot_be_is_not_waited_for_forever() {
+    alone(|heap| {
+        let (seat, cell) = (participant::seat(heap).unwrap(), HeldCell::take(heap).unwrap());
+        let block = heap.take(seat, size_of::<InternalLock>() as u64, ObjectKind::Bytes, cell.word()).unwrap();
+        block.zero(heap, u64::MAX).unwrap();
+        let lock = block.view::<InternalLock>(heap, 0).unwrap();
+        for garbage in [0x8000_0000_u32, 0x7fff_ffff, 0xffff_ffff, 0xb171_ad31] {
+            block.write(heap, 0, &garbage.to_ne_bytes()).unwrap();
+            drop(lock.lock(heap).unwrap());
+            drop(lock.lock(heap).unwrap());
+        }
+        heap.give_back(seat, block.id(), cell.word()).unwrap();
+    });
 }

@@ -1,5 +1,6 @@
 """The command that prints the table of docs/faults.md, by a few of its quick rows."""
 
+import os
 import re
 import subprocess
 import sys
@@ -23,7 +24,7 @@ def test_the_table_shows_what_came_of_each_fault(tmp_path):
         [*command, "--write", document],
         capture_output=True,
         text=True,
-        env={"PYTHONPATH": str(Path(tenfold.__file__).parent.parent)},
+        env={**os.environ, "PYTHONPATH": str(Path(tenfold.__file__).parent.parent)},
     )
     assert done.returncode == 0, done.stderr
     before, rows, after = re.split(r"<!-- .*outcomes -->\n", document.read_text())

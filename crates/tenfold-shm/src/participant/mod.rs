@@ -38,7 +38,7 @@ pub use identity::{Seat, seat};
 pub use ledger::{HeldCell, LEDGER_MAX};
 pub use liveness::{is_alive, is_alive_in_family};
 pub use sweep::{Death, sweep, sweep_all, sweep_if_dead, sweep_if_gone, sweep_participant};
-pub(crate) use sweep::{finish, recover_if_dead};
+pub(crate) use sweep::{finish, may_own, recover_if_dead};
 
 /// Bytes of a slot.
 pub(crate) const SLOT_SIZE: u64 = 16 << 10;

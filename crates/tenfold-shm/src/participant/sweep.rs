@@ -100,6 +100,11 @@ fn sweep_slot_if_dead(heap: Heap, index: u32, look: Look) -> bool {
     }
 }
 
+/// Whether a participant can have this number as an owner of locks.
+pub(crate) fn may_own(owner: u32) -> bool {
+    owner.checked_sub(1).is_some_and(|index| index < SLOTS)
+}
+
 /// For whoever waits for an internal lock: if its owner is dead, the owner's locks are recovered at
 /// once. The rest of the sweep follows, now or later.
 #[cold]
