@@ -20,11 +20,13 @@ __all__ = [
     "invitation",
     "leave",
     "new_record",
+    "not_forked",
     "reaped",
     "settle",
 ]
 
 forked = _native.forked
+not_forked = _native.not_forked
 reaped = _native.reaped
 leave = _native.leave
 

@@ -34,7 +34,14 @@ class Popen(std.Popen):
                     os.close(end)
                 raise
 
-        replaced = {**vars(os), "pipe": pipe, "fork": lambda: closing(os.fork)}
+        def fork():
+            try:
+                return os.fork()
+            except OSError:
+                _family.not_forked()
+                raise
+
+        replaced = {**vars(os), "pipe": pipe, "fork": lambda: closing(fork)}
         launch = adopt(
             std.Popen._launch,
             {**vars(std), "__name__": __name__, "os": types.SimpleNamespace(**replaced)},

@@ -156,6 +156,11 @@ pub fn forked(heap: Heap, pid: Pid) {
     warden::notify(heap);
 }
 
+/// The kernel has refused this thread a fork that it made by itself.
+pub fn not_forked(heap: Heap) {
+    participant::tell_not_forked(heap);
+}
+
 /// A child of the calling process was reaped: what it held is dealt with according to how it ended.
 pub fn reaped(heap: Heap, pid: Pid, status: ExitStatus) {
     for slot in 0..SLOTS {

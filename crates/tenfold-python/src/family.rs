@@ -71,6 +71,14 @@ fn forked(pid: u32) {
     }
 }
 
+/// The kernel has refused this thread a fork.
+#[pyfunction]
+fn not_forked() {
+    if let Some(heap) = Heap::existing() {
+        guest::not_forked(heap);
+    }
+}
+
 /// A child was reaped; `status` is what `os.waitpid` gave.
 #[pyfunction]
 fn reaped(py: Python<'_>, pid: u32, status: i32) {
@@ -147,6 +155,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(settle, module)?)?;
     module.add_function(wrap_pyfunction!(leave, module)?)?;
     module.add_function(wrap_pyfunction!(forked, module)?)?;
+    module.add_function(wrap_pyfunction!(not_forked, module)?)?;
     module.add_function(wrap_pyfunction!(reaped, module)?)?;
     module.add_function(wrap_pyfunction!(ensure_warden, module)?)?;
     module.add_function(wrap_pyfunction!(run_warden, module)?)?;

@@ -133,6 +133,13 @@ pub fn tell_forked(heap: Heap, pid: Pid) {
     }
 }
 
+/// Gives up the slot that was claimed for the child of this thread's last fork, which the kernel refused.
+pub fn tell_not_forked(heap: Heap) {
+    if let Some(born) = LAST.with(Cell::take) {
+        super::abandon(heap, born);
+    }
+}
+
 fn copy_holdings(heap: Heap, seat: Seat, from: Identity, to: Identity) -> bool {
     let mut all = true;
     let (source, target) = (slot(from.slot(), heap), slot(to.slot(), heap));

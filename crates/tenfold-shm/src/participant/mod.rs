@@ -33,7 +33,7 @@ use crate::error::{HeapError, Result};
 use crate::heap::{At, Heap, PARTICIPANTS, SLOTS, Shared};
 use crate::kill_point::{KillPoint, reach};
 
-pub use fork::{Forked, fork_into, tell_forked};
+pub use fork::{Forked, fork_into, tell_forked, tell_not_forked};
 pub use identity::{Seat, seat};
 pub use ledger::{HeldCell, LEDGER_MAX};
 pub use liveness::{is_alive, is_alive_in_family};
