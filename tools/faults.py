@@ -96,9 +96,14 @@ def outcome(command, ends_by, limit):
 
 
 def end_all(mark):
-    """Kill what is left of a program; a pool may start workers anew meanwhile."""
+    """Kill what is left of a program; a pool may start workers anew meanwhile.
+
+    The standard library's resource tracker ends by itself after them, and removes their names from /dev/shm."""
+    deadline = time.monotonic() + PATIENCE
     while left := marked_processes(mark):
         for line in left:
+            if "resource_tracker" in line and time.monotonic() < deadline:
+                continue
             try:
                 os.kill(int(line.split()[0]), signal.SIGKILL)
             except ProcessLookupError:
