@@ -110,7 +110,10 @@ if __name__ == "__main__":
         child.start()
         assert queue.get(timeout=60) == 2 * round
         child.join(60)
-        os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+        server = forkserver._forkserver._forkserver_pid
+        os.kill(server, signal.SIGKILL)
+        # A start that meets it in its last moments is a ConnectionError.
+        eventually(lambda: os.waitid(os.P_PID, server, os.WEXITED | os.WNOHANG | os.WNOWAIT))
 """
         )
 
@@ -146,11 +149,14 @@ def process_id(x):
 if __name__ == "__main__":
     with tenfold.get_context("forkserver").Pool(2) as pool:
         before = set(pool.map(process_id, range(50)))
-        os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+        server = forkserver._forkserver._forkserver_pid
+        os.kill(server, signal.SIGKILL)
+        eventually(lambda: os.waitid(os.P_PID, server, os.WEXITED | os.WNOHANG | os.WNOWAIT))
         assert pool.map(twice, range(100)) == [2 * x for x in range(100)]
         # A worker that is killed now is replaced by way of a new server.
-        os.kill(before.pop(), signal.SIGKILL)
+        os.kill(min(before), signal.SIGKILL)
         assert pool.map(twice, range(100)) == [2 * x for x in range(100)]
+        eventually(lambda: set(pool.map(process_id, range(50), 1)) - before)
     pool.join()
 """
         )
