@@ -234,19 +234,39 @@ impl At<RosterEntry> {
 
     /// How its process ended or is about to end, as far as it is on record.
     pub fn exit_status(self) -> Option<ExitStatus> {
-        ExitStatus::from_bits(self.exit.load(Ordering::Acquire))
+        self.exit_in(split(self.state.load(Ordering::Acquire)).0)
     }
 
-    /// Puts an exit status on record, unless one is known.
-    pub fn record_exit(self, status: ExitStatus) {
-        let _ = self.exit.compare_exchange(0, status.to_bits(), Ordering::AcqRel, Ordering::Acquire);
+    /// The same, if it was the participant of that generation.
+    pub(crate) fn exit_in(self, generation: u32) -> Option<ExitStatus> {
+        let word = self.exit.load(Ordering::Acquire);
+        (word & EXIT_OF == exit_of(generation)).then(|| ExitStatus::from_bits(word & !EXIT_OF)).flatten()
     }
+
+    /// Puts on record how the participant of that generation ended, unless that is known. Whoever finds it out
+    /// may be late: by then, the slot is another's, whose end this is not.
+    pub(crate) fn record_exit(self, generation: u32, status: ExitStatus) {
+        let new = exit_of(generation) | status.to_bits();
+        let _ = self.exit.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+            let known = word != 0 && word & EXIT_OF == exit_of(generation);
+            (!known && split(self.state.load(Ordering::Acquire)).0 == generation).then_some(new)
+        });
+    }
+}
+
+/// The bits of an exit status that are not used by it: they say whose it is.
+const EXIT_OF: u32 = 0x1f_ffff << 8;
+
+fn exit_of(generation: u32) -> u32 {
+    generation << 8 & EXIT_OF
 }
 
 /// This process says how it is about to exit, so that its status is known even if nobody reaps it.
 pub fn announce_exit(heap: Heap, code: i32) {
     if let Some(me) = identity::current() {
-        roster(me.slot(), heap).record_exit(ExitStatus::Exited(code));
+        let entry = roster(me.slot(), heap);
+        let (generation, _) = split(entry.state.load(Ordering::Acquire));
+        entry.record_exit(generation, ExitStatus::Exited(code));
     }
 }
 

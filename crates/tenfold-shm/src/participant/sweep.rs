@@ -91,7 +91,7 @@ pub(super) fn sweep_all_gone(heap: Heap) {
 
 fn sweep_slot_if_dead(heap: Heap, index: u32, look: Look) -> bool {
     let Some(state) = judge(heap, index, look) else { return false };
-    if !cause_is_settled(roster(index, heap)) {
+    if !cause_is_settled(roster(index, heap), state) {
         return false;
     }
     match super::seat(heap) {
@@ -112,7 +112,7 @@ pub(crate) fn recover_if_dead(heap: Heap, seat: Seat, owner: u32, waited_long: b
     let Some(index) = owner.checked_sub(1).filter(|index| *index < SLOTS) else { return };
     let look = if waited_long { Look::Thorough } else { Look::Quick };
     if let Some(state) = judge(heap, index, look) {
-        let settled = cause_is_settled(roster(index, heap));
+        let settled = cause_is_settled(roster(index, heap), state);
         sweep_state(heap, seat, index, state, settled);
     }
 }
@@ -139,12 +139,13 @@ fn judge(heap: Heap, index: u32, look: Look) -> Option<u64> {
 }
 
 /// Whether it is known how the process ended, or nobody will tell any more.
-fn cause_is_settled(entry: At<RosterEntry>) -> bool {
-    if split(entry.state.load(Ordering::Acquire)).1 == BIRTH || entry.exit.load(Ordering::Acquire) != 0 {
+fn cause_is_settled(entry: At<RosterEntry>, state: u64) -> bool {
+    let (generation, phase) = split(state);
+    if phase == BIRTH || entry.exit_in(generation).is_some() {
         return true;
     }
     if let Some(status) = liveness::exit_status(entry.pid(), entry.start_time()) {
-        entry.record_exit(status);
+        entry.record_exit(generation, status);
         return true;
     }
     older_than(entry, STATUS_GRACE)
@@ -209,10 +210,10 @@ fn sweep_known(heap: Heap, index: u32, state: u64, status: Option<ExitStatus>) -
     }
     let entry = roster(index, heap);
     if let Some(status) = status {
-        entry.record_exit(status);
+        entry.record_exit(split(state).0, status);
     } else {
         // Whatever can be found out now; the caller does not want to wait.
-        cause_is_settled(entry);
+        cause_is_settled(entry, state);
     }
     sweep_state(heap, seat, index, state, true)
 }
@@ -233,7 +234,7 @@ fn sweep_state(heap: Heap, seat: Seat, index: u32, state: u64, settled: bool) ->
         return false;
     }
     let (generation, _) = split(state);
-    let status = ExitStatus::from_bits(entry.exit.load(Ordering::Acquire));
+    let status = entry.exit_in(generation);
     let death = Death { slot: index, identity: Identity::new(index, generation), status };
     // In a lane of its own: the thread may be in the middle of something.
     if identity::with_lane_of_its_own(heap, |seat| release_holdings(heap, seat, &death)).is_err() {
