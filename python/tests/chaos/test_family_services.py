@@ -139,31 +139,6 @@ if __name__ == "__main__":
 """
         )
 
-    # With the server all its workers count as ended. If the pool asks for new ones while the server
-    # is still dying, it meets ConnectionRefusedError and breaks.
-    @pytest.mark.xfail(strict=False, reason="a pool may break instead, with a clear error")
-    def test_a_pool_goes_on(self, python):
-        python(
-            FIND
-            + """
-def process_id(x):
-    return os.getpid()
-
-if __name__ == "__main__":
-    with tenfold.get_context("forkserver").Pool(2) as pool:
-        before = set(pool.map(process_id, range(50)))
-        server = forkserver._forkserver._forkserver_pid
-        os.kill(server, signal.SIGKILL)
-        eventually(lambda: os.waitid(os.P_PID, server, os.WEXITED | os.WNOHANG | os.WNOWAIT))
-        assert pool.map(twice, range(100)) == [2 * x for x in range(100)]
-        # A worker that is killed now is replaced by way of a new server.
-        os.kill(min(before), signal.SIGKILL)
-        assert pool.map(twice, range(100)) == [2 * x for x in range(100)]
-        eventually(lambda: set(pool.map(process_id, range(50), 1)) - before)
-    pool.join()
-"""
-        )
-
 
 class Counter:
     def __init__(self):
