@@ -29,6 +29,10 @@ def processes(word):
             pass
     return found
 
+def has_ended(child):
+    "Whether it is dead to everybody; before that, whoever looks may still meet it."
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
 def parent(pid):
     with open(f"/proc/{pid}/stat") as stat:
         return int(stat.read().rpartition(")")[2].split()[1])
@@ -58,7 +62,7 @@ if __name__ == "__main__":
     with context.Pool(2) as pool:
         (warden,) = processes("run_warden")
         os.kill(warden, signal.SIGKILL)
-        eventually(lambda: not processes("run_warden"))
+        eventually(lambda: has_ended(warden))
         # Those that are there go on, and so does what is started afterwards.
         assert pool.map(twice, range(100)) == [2 * x for x in range(100)]
         child = context.Process(target=put, args=(queue, 21))
@@ -83,7 +87,7 @@ if __name__ == "__main__":
     (warden,) = processes("run_warden")
     os.kill(warden, signal.SIGKILL)
     # The next start looks whether there is one.
-    eventually(lambda: not processes("run_warden"))
+    eventually(lambda: has_ended(warden))
     second = context.Process(target=time.sleep, args=(1000,))
     second.start()
     eventually(lambda: processes("run_warden"))
