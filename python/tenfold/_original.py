@@ -19,7 +19,7 @@ import multiprocessing
 import sys
 import types
 
-__all__ = ["adopt", "keep_originals", "mirror", "original"]
+__all__ = ["adopt", "adopt_seeing", "keep_originals", "mirror", "original", "overlay"]
 
 _package = multiprocessing
 # Relative imports of an original look here; the finder below answers.
@@ -67,6 +67,19 @@ def adopt(function: types.FunctionType, namespace: dict[str, object]) -> types.F
     adopted.__kwdefaults__ = function.__kwdefaults__
     adopted.__module__ = namespace["__name__"]
     return adopted
+
+
+def adopt_seeing(
+    function: types.FunctionType, module: types.ModuleType, name: str, **others: object
+) -> types.FunctionType:
+    """The same function of an original `module`, for ours called `name`: it sees `others` under
+    their names, and else what it has always seen."""
+    return adopt(function, {**vars(module), "__name__": name, **others})
+
+
+def overlay(module: types.ModuleType, **names: object) -> types.SimpleNamespace:
+    """What a module has, but for some names: to be seen in its place."""
+    return types.SimpleNamespace(**{**vars(module), **names})
 
 
 def keep_originals() -> None:

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import types
 
 from . import (  # noqa: F401  (looked up by what is adopted)
     _alias,
@@ -12,7 +11,7 @@ from . import (  # noqa: F401  (looked up by what is adopted)
     spawn,
     util,
 )
-from ._original import adopt, mirror
+from ._original import adopt, adopt_seeing, mirror, overlay
 
 std = mirror(globals(), "forkserver")
 
@@ -45,16 +44,12 @@ def _preparation_for_server(name):
 class ForkServer(std.ForkServer):
     """The server as its clients see it."""
 
-    ensure_running = adopt(
+    ensure_running = adopt_seeing(
         std.ForkServer.ensure_running,
-        {
-            **vars(std),
-            "__name__": __name__,
-            "spawn": types.SimpleNamespace(
-                **{**vars(spawn), "get_preparation_data": _preparation_for_server}
-            ),
-            "util": types.SimpleNamespace(**{**vars(util), "spawnv_passfds": _start_server}),
-        },
+        std,
+        __name__,
+        spawn=overlay(spawn, get_preparation_data=_preparation_for_server),
+        util=overlay(util, spawnv_passfds=_start_server),
     )
 
 
@@ -102,7 +97,7 @@ main = adopt(
     std.main,
     {
         **globals(),
-        "os": types.SimpleNamespace(**{**vars(os), "fork": _fork, "waitpid": _reap}),
-        "spawn": types.SimpleNamespace(**{**vars(spawn), "import_main_path": _import_main}),
+        "os": overlay(os, fork=_fork, waitpid=_reap),
+        "spawn": overlay(spawn, import_main_path=_import_main),
     },
 )

@@ -14,10 +14,9 @@ for.
 import os
 import threading
 import time
-import types
 
 from . import _native, _proxies, connection, get_context, pool
-from ._original import adopt, mirror
+from ._original import adopt, adopt_seeing, mirror, overlay
 
 std = mirror(globals(), "managers")
 
@@ -55,16 +54,15 @@ def _in_time(step):
 class Server(std.Server):
     """The server's process: the standard library's, but a client that keeps silent is let go."""
 
-    _handle_request = adopt(
+    _handle_request = adopt_seeing(
         std.Server._handle_request,
-        {
-            **vars(std),
-            "__name__": __name__,
-            "connection": types.SimpleNamespace(
-                deliver_challenge=_in_time(connection.deliver_challenge),
-                answer_challenge=_in_time(connection.answer_challenge),
-            ),
-        },
+        std,
+        __name__,
+        connection=overlay(
+            connection,
+            deliver_challenge=_in_time(connection.deliver_challenge),
+            answer_challenge=_in_time(connection.answer_challenge),
+        ),
     )
 
 

@@ -1,10 +1,10 @@
 """Starts a child that is a copy of this process, and looks after any child."""
 
+import contextlib
 import os
-import types
 
 from . import _family
-from ._original import adopt, mirror
+from ._original import adopt_seeing, mirror, overlay
 
 std = mirror(globals(), "popen_fork")
 
@@ -19,34 +19,28 @@ class Popen(std.Popen):
 
     def _start(self, process_obj):
         """Make the child, which goes on in `process_obj._bootstrap` and never returns from here."""
-        ends = []
+        # The standard library leaves its pipes open if there is no room for a child.
+        with contextlib.ExitStack() as opened:
 
-        def pipe():
-            ends.extend(closing(os.pipe))
-            return ends[-2:]
-
-        def closing(make):
-            # The standard library leaves its pipes open if there is no room for a child.
-            try:
-                return make()
-            except BaseException:
+            def pipe():
+                ends = os.pipe()
                 for end in ends:
-                    os.close(end)
-                raise
+                    opened.callback(os.close, end)
+                return ends
 
-        def fork():
-            try:
-                return os.fork()
-            except OSError:
-                _family.not_forked()
-                raise
+            def fork():
+                try:
+                    pid = os.fork()
+                except OSError:
+                    _family.not_forked()
+                    raise
+                # From here on the code that forked closes what it has opened.
+                opened.pop_all()
+                return pid
 
-        replaced = {**vars(os), "pipe": pipe, "fork": lambda: closing(fork)}
-        launch = adopt(
-            std.Popen._launch,
-            {**vars(std), "__name__": __name__, "os": types.SimpleNamespace(**replaced)},
-        )
-        launch(self, process_obj)
+            replaced = overlay(os, pipe=pipe, fork=fork)
+            launch = adopt_seeing(std.Popen._launch, std, __name__, os=replaced)
+            launch(self, process_obj)
         _family.forked(self.pid)
 
     def poll(self, flag=os.WNOHANG):

@@ -1,7 +1,9 @@
-"""Processes and threads that do something beside a test and say how far they are."""
+"""What does something beside a test and says how far it is, and the watch over programs."""
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -54,6 +56,45 @@ def eventually(true, seconds=LONG):
     while not true():
         assert time.monotonic() < end, "did not happen"
         time.sleep(0.005)
+
+
+def finish(command, limit, **options):
+    """Run a Python program in a session of its own; return it, ended, and its two outputs. One that
+    has not ended within the limit is killed with all of its group, and is the test's failure."""
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
+    try:
+        out, err = process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+        raise AssertionError(f"the program hangs\n{out}\n{err}") from None
+    return process, out, err
+
+
+def is_running(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+class Counter:
+    """What a manager's server keeps."""
+
+    def __init__(self):
+        self.value = 0
+
+    def add(self):
+        self.value += 1
+        return self.value
 
 
 # What companions do. Each says "ready" once it is where it shall be.

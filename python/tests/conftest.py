@@ -2,12 +2,10 @@
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from companions import LONG, Child
+from companions import LONG, Child, finish
 
 import tenfold
 
@@ -68,21 +66,8 @@ def python(tmp_path):
             program.write_text(command[0])
             command = (program,)
         folder = Path(tenfold.__file__).parent.parent
-        process = subprocess.Popen(
-            [sys.executable, *command],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(folder)},
-            start_new_session=True,
-        )
-        try:
-            out, err = process.communicate(timeout=LIMIT)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            out, err = process.communicate()
-            pytest.fail(f"the program hangs\n{out}\n{err}")
+        environment = {**os.environ, "PYTHONPATH": str(folder)}
+        process, out, err = finish(command, LIMIT, cwd=cwd, env=environment)
         if stderr is None:
             assert err == ""
         else:

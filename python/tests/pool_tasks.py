@@ -20,14 +20,6 @@ def eventually(condition, seconds=20):
         time.sleep(0.01)
 
 
-def is_running(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
-
-
 def kill_all(workers):
     for worker in list(workers):
         with contextlib.suppress(ProcessLookupError):

@@ -7,16 +7,9 @@ import sys
 import time
 
 import pytest
+from companions import is_running
 
 METHODS = ("fork", "spawn", "forkserver")
-
-
-def is_running(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 def gone(pids, seconds=10):

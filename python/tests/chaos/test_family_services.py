@@ -4,8 +4,8 @@ import os
 import signal
 
 import pytest
-from companions import LONG, eventually
-from test_family import gone, is_running, start
+from companions import LONG, Counter, eventually, is_running
+from test_family import gone, start
 
 import tenfold
 from tenfold import managers
@@ -142,15 +142,6 @@ if __name__ == "__main__":
     assert child.exitcode in (0, 255), child.exitcode
 """
         )
-
-
-class Counter:
-    def __init__(self):
-        self.value = 0
-
-    def add(self):
-        self.value += 1
-        return self.value
 
 
 class Manager(managers.SyncManager):

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from companions import LONG, eventually
+from companions import LONG, eventually, finish, is_running
 from dying import FORKED, UNREACHABLE, WARDEN
 
 ROOT = Path(__file__).parents[3]
@@ -43,20 +43,8 @@ def run(package):
     """A function that runs a program with that package to its end and returns what it printed."""
 
     def run(*command, limit=LONG):
-        done = subprocess.Popen(
-            [sys.executable, *command],
-            env={**os.environ, "PYTHONPATH": str(package)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            out, err = done.communicate(timeout=limit)
-        except subprocess.TimeoutExpired:
-            os.killpg(done.pid, signal.SIGKILL)
-            out, err = done.communicate()
-            pytest.fail(f"the program hangs\n{out}\n{err}")
+        environment = {**os.environ, "PYTHONPATH": str(package)}
+        done, out, err = finish(command, limit, env=environment)
         assert done.returncode == 0, err
         return out
 
@@ -159,11 +147,3 @@ if __name__ == "__main__":
     finally:
         if is_running(child):
             os.kill(child, signal.SIGKILL)
-
-
-def is_running(pid):
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return status.rpartition(")")[2].split()[0] != "Z"

@@ -8,10 +8,10 @@ import time
 import warnings
 
 import pytest
+from companions import is_running
 from pool_tasks import (
     eventually,
     inner,
-    is_running,
     kill_all,
     note_and_die,
     pid_after,

@@ -11,7 +11,7 @@ import struct
 import time
 
 import pytest
-from companions import LONG, eventually, in_thread
+from companions import LONG, Counter, eventually, in_thread
 
 import tenfold
 from tenfold import connection, managers
@@ -180,15 +180,6 @@ class TestListener:
             ):
                 client.send("hello")
                 assert client.poll(LONG) and client.recv() == "hello"
-
-
-class Counter:
-    def __init__(self):
-        self.value = 0
-
-    def add(self):
-        self.value += 1
-        return self.value
 
 
 class Manager(managers.BaseManager):

@@ -67,10 +67,7 @@ pub fn sweep_if_gone(heap: Heap, owner: u32) -> bool {
 }
 
 fn sweep_owner(heap: Heap, owner: u32, look: Look) -> bool {
-    match owner.checked_sub(1) {
-        Some(index) if index < SLOTS => sweep_slot_if_dead(heap, index, look),
-        _ => false,
-    }
+    index_of(owner).is_some_and(|index| sweep_slot_if_dead(heap, index, look))
 }
 
 /// Sweeps every participant whose process is dead.
@@ -100,16 +97,21 @@ fn sweep_slot_if_dead(heap: Heap, index: u32, look: Look) -> bool {
     }
 }
 
+/// The slot of an owner of locks, if a participant can have that number.
+fn index_of(owner: u32) -> Option<u32> {
+    owner.checked_sub(1).filter(|index| *index < SLOTS)
+}
+
 /// Whether a participant can have this number as an owner of locks.
 pub(crate) fn may_own(owner: u32) -> bool {
-    owner.checked_sub(1).is_some_and(|index| index < SLOTS)
+    index_of(owner).is_some()
 }
 
 /// For whoever waits for an internal lock: if its owner is dead, the owner's locks are recovered at
 /// once. The rest of the sweep follows, now or later.
 #[cold]
 pub(crate) fn recover_if_dead(heap: Heap, seat: Seat, owner: u32, waited_long: bool) {
-    let Some(index) = owner.checked_sub(1).filter(|index| *index < SLOTS) else { return };
+    let Some(index) = index_of(owner) else { return };
     let look = if waited_long { Look::Thorough } else { Look::Quick };
     if let Some(state) = judge(heap, index, look) {
         let settled = cause_is_settled(roster(index, heap), state);
