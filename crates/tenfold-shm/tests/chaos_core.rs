@@ -173,6 +173,24 @@ fn killed_in_the_sweep_of_a_killed_sweeper() {
     });
 }
 
+/// Whoever waits for the victim's lock may hold one itself, or need that lock for the sweep of the sweeper.
+#[test]
+fn a_sweeper_is_killed_over_a_lock_that_others_wait_for() {
+    alone(|heap| {
+        everything(heap);
+        let before = Before::of(heap);
+        for passes in 0..40 {
+            kill_at(KillPoint::SweepClaimed, 0, || {
+                hold_some_of_everything(heap);
+                kill_at(KillPoint::RedoCommitted, passes, || (0..10).for_each(|_| everything(heap)));
+                crash::sweep(heap);
+            });
+            everything(heap);
+            before.assert_unchanged();
+        }
+    });
+}
+
 /// A sweeper killed at each of the stores that it does for the dead.
 #[test]
 fn killed_at_any_store_of_a_sweep() {

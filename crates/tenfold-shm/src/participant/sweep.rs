@@ -323,13 +323,14 @@ fn claim(heap: Heap, index: u32, me: Identity, state: u64) -> bool {
         let sweeper = entry.sweeper.load(Ordering::Acquire);
         if let Some(other) = Identity::from_bits(sweeper) {
             // A dead sweeper's own locks come first: it may have died half-way through a store
-            // into this very slot.
+            // into this very slot. The rest of it can wait: to free what it had may take a lock
+            // that is to be freed here, and who holds a lock frees nothing.
             if other == me || participant_lives(heap, other) {
                 return false;
             }
             if other.is_current(heap) && other.slot() != index {
                 sweep_slot_if_dead(heap, other.slot(), Look::Quick);
-                if other.is_current(heap) {
+                if other.is_current(heap) && names_a_lock(heap, other.slot()) {
                     return false;
                 }
             }
@@ -381,6 +382,12 @@ fn recover_locks(heap: Heap, index: u32) -> bool {
         }
     }
     true
+}
+
+/// Whether a dead participant may still hold a lock: [`recover_locks`] takes each name away, once it has
+/// completed all that was begun.
+fn names_a_lock(heap: Heap, index: u32) -> bool {
+    lanes(heap, index).any(|lane| lane.names.iter().any(|name| name.load(Ordering::Acquire) != 0))
 }
 
 fn named_lock(heap: Heap, name: &AtomicU64) -> Option<Result<At<InternalLock>>> {
