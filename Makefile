@@ -81,10 +81,12 @@ wheel: $(VENV)/ready
 	@$(VENV)/bin/maturin build --quiet --profile python --out target/wheels
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps target/wheels/*.whl
 
+# What pytest keeps of a run is no file that was left behind.
+test-python: PYTEST = $(VENV)/bin/python -m pytest --basetemp target/pytest
 test-python: wheel
 	$(VENV)/bin/ruff check --quiet python
 	@# What fails is run once more, alone: some tests race with the clock, and a busy machine is slow.
-	$(VENV)/bin/python -m pytest --quiet -m "not slow" || $(VENV)/bin/python -m pytest --last-failed --last-failed-no-failures none
+	$(PYTEST) --quiet -m "not slow" || $(PYTEST) --last-failed --last-failed-no-failures none
 	$(VENV)/bin/python tools/cpython_suite.py
 
 # The native module into the source tree, for work on the Python half: PYTHONPATH=python python3 …

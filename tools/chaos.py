@@ -21,7 +21,7 @@ OTHERS = ["--features", "kill-points", "--test", "bad_input", "--test", "garbage
 def commands(python):
     yield "Rust", [*CARGO_TEST, *OTHERS]
     yield "Rust, slow", [*CARGO_TEST, "--", "--ignored", "slow_"]
-    yield "Python", [python, "-m", "pytest", "--quiet", "-m", "fault"]
+    yield "Python", [python, "-m", "pytest", "--quiet", "-m", "fault", "--basetemp", "target/pytest"]
 
 
 @contextlib.contextmanager

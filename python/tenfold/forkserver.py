@@ -1,11 +1,15 @@
 """The fork server: a process that imports the main module once and forks children from there."""
 
+import errno
 import os
+import socket
+import struct
 import sys
 
 from . import (  # noqa: F401  (looked up by what is adopted)
     _alias,
     _family,
+    connection,
     process,
     resource_tracker,
     spawn,
@@ -29,6 +33,27 @@ def _start_server(executable, arguments, descriptors):
     return util.spawnv_passfds(executable, [*options, program], [*descriptors, heap])
 
 
+def _address_in_no_folder(family):
+    """Return a new name for a socket; stands in for `connection.arbitrary_address` below.
+
+    A name in a folder would stay there if the program is killed.
+    """
+    return f"\0tenfold-{os.urandom(16).hex()}"
+
+
+class _Listener(socket.socket):
+    """The server's socket. No folder keeps strangers from it, so it lets in this user only."""
+
+    def accept(self):
+        conn, address = super().accept()
+        peer = conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        if struct.unpack("3i", peer)[1] != os.geteuid():
+            conn.close()
+            # The server takes this as a client that has gone away.
+            raise ConnectionAbortedError(errno.ECONNABORTED, "not a process of this user")
+        return conn, address
+
+
 def _preparation_for_server(name):
     """Return what the server must know; stands in for `spawn.get_preparation_data` below.
 
@@ -48,6 +73,7 @@ class ForkServer(std.ForkServer):
         std.ForkServer.ensure_running,
         std,
         __name__,
+        connection=overlay(connection, arbitrary_address=_address_in_no_folder),
         spawn=overlay(spawn, get_preparation_data=_preparation_for_server),
         util=overlay(util, spawnv_passfds=_start_server),
     )
@@ -98,6 +124,7 @@ main = adopt(
     {
         **globals(),
         "os": overlay(os, fork=_fork, waitpid=_reap),
+        "socket": overlay(socket, socket=_Listener),
         "spawn": overlay(spawn, import_main_path=_import_main),
     },
 )

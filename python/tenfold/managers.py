@@ -15,7 +15,7 @@ import os
 import threading
 import time
 
-from . import _native, _proxies, connection, get_context, pool
+from . import _native, _proxies, connection, get_context, pool, util
 from ._original import adopt, adopt_seeing, mirror, overlay
 
 std = mirror(globals(), "managers")
@@ -71,6 +71,14 @@ class BaseManager(std.BaseManager):
 
     _Server = Server
     get_server = adopt(std.BaseManager.get_server, globals())
+
+    def start(self, initializer=None, initargs=()):
+        """Start the server process; an `initializer` is called there first."""
+        if self._address is None:
+            # The server's socket goes to this process's folder, which is removed with this
+            # process, however the server ends.
+            util.get_temp_dir()
+        super().start(initializer, initargs)
 
     def __init__(
         self, address=None, authkey=None, serializer="pickle", ctx=None, *, shutdown_timeout=1.0

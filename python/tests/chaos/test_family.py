@@ -53,6 +53,30 @@ if __name__ == "__main__":
 
 
 @pytest.mark.fault(11)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_killed_root_leaves_nothing_in_the_temporary_folder(tmp_path, method, monkeypatch):
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    process, pids = start(
+        tmp_path,
+        f"""
+import os, time, tenfold
+if __name__ == "__main__":
+    context = tenfold.get_context({method!r})
+    pool, queue, manager = context.Pool(2), context.Queue(), context.Manager()
+    values = manager.dict()
+    print(pool.apply(os.getpid), flush=True)
+    time.sleep(1000)
+""",
+    )
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert gone(pids)
+    assert os.listdir(folder) == []
+
+
+@pytest.mark.fault(11)
 def test_what_the_program_forked_by_itself_lives_on(tmp_path):
     process, (own, started) = start(
         tmp_path,

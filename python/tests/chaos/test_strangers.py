@@ -14,7 +14,7 @@ import pytest
 from companions import LONG, Counter, eventually, in_thread
 
 import tenfold
-from tenfold import connection, managers
+from tenfold import connection, forkserver, managers
 
 pytestmark = pytest.mark.fault(25)
 
@@ -284,3 +284,33 @@ def test_a_server_in_a_process_of_the_program_s_own():
     assert type(manager.get_server()) is managers.Server
     shared = managers.SharedMemoryManager(("127.0.0.1", 0), KEY)
     assert isinstance(shared.get_server(), managers.SharedMemoryServer)
+
+
+def knock_as_nobody(pipe, address):
+    os.setgroups([])
+    os.setuid(65534)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(LONG)
+        client.connect(address)
+        # A stranger's descriptors are not taken; the connection ends at once.
+        try:
+            pipe.send(client.recv(1))
+        except ConnectionError:
+            pipe.send(b"")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_the_fork_server_turns_other_users_away():
+    context = tenfold.get_context("forkserver")
+    forkserver.ensure_running()
+    address = forkserver._forkserver._forkserver_address
+    here, there = tenfold.Pipe()
+    # Not the server's child: it would be this user's for the connection that made it.
+    nobody = tenfold.get_context("fork").Process(target=knock_as_nobody, args=(there, address))
+    nobody.start()
+    assert here.poll(LONG) and here.recv() == b""
+    nobody.join(LONG)
+    # The server goes on.
+    with context.Pool(1) as pool:
+        assert pool.apply(abs, (-3,)) == 3
+    pool.join()
