@@ -10,7 +10,12 @@
 //! - a pool squares numbers, with retries, and must be right about all of them.
 //!
 //! `TENFOLD_SOAK` is how long to go on, in seconds (default 5). A long run goes in rounds, each with a model of its own:
-//! the model keeps each message, and must not fill the memory.
+//! the model keeps each message, so that a round ends when there are many.
+//!
+//! The memory of this process is printed in two parts. *Private* is its own: malloc, which keeps what the counting of a
+//! round has needed. *Shared* are the heap's pages that it has looked at: the heap keeps its pages for the next round,
+//! so this rises to what the largest round has needed, and stays there. Both are held against the rounds of the first
+//! minute.
 
 use std::time::{Duration, Instant};
 
@@ -18,8 +23,13 @@ use tenfold::{Dict, Lock, LockError, Pool, Process, Queue, RawArray, Result, Val
 
 /// Producers there can be in one round, replacements included.
 const PRODUCERS: usize = 20_000;
-/// How long one round lasts.
+/// How long one round lasts, unless there are so many messages before.
 const ROUND: Duration = Duration::from_secs(15);
+const MESSAGES: u64 = 500_000;
+/// When the memory has been seen that the largest rounds need.
+const SETTLED: Duration = Duration::from_secs(60);
+/// By how much it may differ from then on: a round is a little larger than another.
+const SLACK: u64 = 48 << 20;
 
 fn seconds() -> u64 {
     std::env::var("TENFOLD_SOAK").ok().and_then(|s| s.parse().ok()).unwrap_or(5)
@@ -116,11 +126,34 @@ fn fds() -> usize {
     std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
-/// The memory of this process that is in RAM, in KiB.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-    line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)
+/// Memory, in bytes.
+#[derive(Clone, Copy)]
+struct Memory {
+    /// This process's own.
+    private: u64,
+    /// Of the heap's pages, those that this process has looked at.
+    shared: u64,
+    /// The heap's pages.
+    heap: u64,
+}
+
+impl Memory {
+    fn now() -> Result<Self> {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let kibibytes = |name: &str| -> u64 {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+            line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)
+        };
+        let (private, shared) = (kibibytes("RssAnon:") << 10, kibibytes("RssShmem:") << 10);
+        Ok(Memory { private, shared, heap: tenfold::heap_stats()?.committed_bytes })
+    }
+}
+
+impl std::fmt::Display for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [private, shared, heap] = [self.private, self.shared, self.heap].map(|bytes| bytes >> 10);
+        write!(f, "{private} KiB private, {shared} KiB shared of a heap of {heap} KiB")
+    }
 }
 
 /// What has happened in a round, or in all of them.
@@ -217,16 +250,20 @@ fn everything_at_once_under_fire() -> Result<()> {
     let heap = tenfold::heap_stats()?;
     let open = fds();
     let (start, limit) = (Instant::now(), Duration::from_secs(seconds()));
-    println!(
-        "rust soak: {} bytes on the heap, {open} descriptors, {} KiB resident at the start",
-        heap.live_bytes,
-        resident()
-    );
+    println!("rust soak: {} bytes in use, {open} descriptors, {} at the start", heap.live_bytes, Memory::now()?);
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
     let mut total = Tally::default();
+    let mut settled = None;
     while start.elapsed() < limit {
         total.add(&round(&mut dice, ROUND.min(limit - start.elapsed()))?);
-        println!("rust soak, {:.0} s: {total}", start.elapsed().as_secs_f64());
+        let memory = Memory::now()?;
+        println!("rust soak, {:.0} s: {total}; {memory}", start.elapsed().as_secs_f64());
+        if start.elapsed() < SETTLED {
+            settled = Some(memory);
+        } else if let Some(settled) = settled {
+            assert!(memory.private <= settled.private + SLACK, "private memory grows: {settled}, later {memory}");
+            assert!(memory.heap <= settled.heap + SLACK, "the heap grows: {settled}, later {memory}");
+        }
     }
     // The last of the swept are freed by the warden in its own time.
     let patience = Instant::now() + Duration::from_secs(20);
@@ -236,13 +273,13 @@ fn everything_at_once_under_fire() -> Result<()> {
     let after = tenfold::heap_stats()?;
     println!(
         "rust soak, heap: {} blocks and {} bytes at the start, {} and {} at the end; descriptors {open} and {}; \
-         {} KiB resident at the end",
+         {} at the end",
         heap.live_blocks,
         heap.live_bytes,
         after.live_blocks,
         after.live_bytes,
         fds(),
-        resident()
+        Memory::now()?
     );
     assert!(after.live_blocks <= heap.live_blocks, "{heap:?} {after:?}");
     assert_eq!(fds(), open);
@@ -269,7 +306,8 @@ fn round(dice: &mut Dice, limit: Duration) -> Result<Tally> {
 
     let start = Instant::now();
     let (mut kills, mut tasks) = (0_u64, 0_u64);
-    while start.elapsed() < limit && (producers.started as usize) < PRODUCERS {
+    let put = || Ok::<u64, tenfold::Error>(notes.to_vec()?.into_iter().sum());
+    while start.elapsed() < limit && (producers.started as usize) < PRODUCERS && put()? < MESSAGES {
         let map = pool.options().retries(100).map_async(square, tasks..tasks + 200)?;
         for _ in 0..4 {
             std::thread::sleep(Duration::from_millis(dice.throw(15)));
