@@ -21,6 +21,7 @@ use tenfold_shm::{Heap, HeapError};
 use tenfold_sys::process::{ExitStatus, Pid};
 use tenfold_sys::signals;
 
+use crate::deputy::Deputy;
 use crate::places::{self, Service, flag};
 use crate::start_hook;
 use crate::{ending, nursery, warden};
@@ -235,7 +236,9 @@ pub fn run_warden(invitation: &str) -> GuestError {
         for signal in nursery::KEYBOARD {
             let _ = signals::ignore(signal);
         }
-        warden::run(heap, invitation.maker)
+        // Beside other threads of the program's nothing can be forked.
+        let deputy = start_hook::SingleThreaded::check().ok().map(Deputy::new);
+        warden::run(heap, invitation.maker, deputy)
     };
     match run() {
         Ok(never) => match never {},

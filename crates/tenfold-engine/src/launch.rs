@@ -133,6 +133,15 @@ pub enum LaunchError {
         /// How it ended the last time.
         how: String,
     },
+    /// The nursery is stopped (SIGSTOP, or a debugger let it be), and starts nothing until it goes on. What was asked for
+    /// is started then.
+    #[error(
+        "the nursery, the helper process that starts all others (process {pid}), is stopped; let it go on by SIGCONT"
+    )]
+    NurseryStopped {
+        /// The nursery's process id.
+        pid: process::Pid,
+    },
 }
 
 impl From<ExecError> for LaunchError {

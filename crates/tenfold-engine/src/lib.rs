@@ -14,6 +14,7 @@
 
 mod child;
 mod children;
+mod deputy;
 mod ending;
 pub mod function;
 pub mod guest;

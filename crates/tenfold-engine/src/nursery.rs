@@ -26,7 +26,7 @@ use tenfold_shm::participant::{self, Forked, Identity};
 use tenfold_shm::process_record::{ProcessRecord, RECORD_CELL};
 use tenfold_sys::clock::{self, Deadline};
 use tenfold_sys::process::{self, ExitStatus, Pid, PidFd};
-use tenfold_sys::{Errno, futex, signals};
+use tenfold_sys::{Errno, futex, procfs, signals};
 
 use crate::launch::{LaunchError, LaunchSpec, prepare};
 use crate::places::{self, Service, flag};
@@ -40,6 +40,8 @@ const FAILURES_MAX: u64 = 3;
 const YOUNG: Duration = Duration::from_secs(1);
 /// How often to look around while there is no warden.
 const UNWATCHED: Duration = Duration::from_millis(100);
+/// How long to wait for a nursery that is stopped.
+const STOPPED_MAX: Duration = Duration::from_secs(2);
 /// Roster entries that one bit of the summary stands for.
 const ENTRIES_A_BIT: u32 = SLOTS / 64;
 /// Signals from the keyboard: for the program, not for its helpers.
@@ -167,6 +169,32 @@ pub(crate) fn ring(heap: Heap) -> tenfold_shm::Result<bool> {
     let (bell, asleep) = places::bell(heap)?;
     bell.fetch_add(1, Ordering::SeqCst);
     Ok(asleep.load(Ordering::SeqCst) != 0 && futex::wake(bell, 1) > 0)
+}
+
+/// Tells a stopped nursery, for which nobody should wait for ever, from a slow one.
+///
+/// It counts slices of waiting and not time: where the whole program is stopped and goes on, as by Ctrl-Z, time has
+/// passed and nobody has waited.
+#[derive(Debug, Default)]
+pub(crate) struct StopWatch {
+    seen: Duration,
+}
+
+impl StopWatch {
+    /// To be called after each slice of a wait for something that the nursery is to do.
+    ///
+    /// # Errors
+    /// [`LaunchError::NurseryStopped`] if it has been found stopped for a while.
+    pub(crate) fn after(&mut self, slice: Duration, heap: Heap) -> Result<(), LaunchError> {
+        let nursery = Service::Nursery.identity(heap).filter(|nursery| nursery.is_current(heap));
+        let pid = nursery.map_or(0, |nursery| participant::roster(nursery.slot(), heap).pid());
+        if pid == 0 || procfs::state(pid) != Ok(b'T') {
+            self.seen = Duration::ZERO;
+            return Ok(());
+        }
+        self.seen += slice;
+        if self.seen < STOPPED_MAX { Ok(()) } else { Err(LaunchError::NurseryStopped { pid }) }
+    }
 }
 
 /// A child: who it is, and its record, which outlives its slot.
@@ -421,7 +449,7 @@ impl Nursery {
             Ok(Forked::Child) => {
                 start_hook::keep_no_descriptors(self.heap, self.single);
                 let _ = signals::default(SIGCHLD);
-                warden::run(self.heap, claimed)
+                warden::run(self.heap, claimed, None)
             }
             Ok(Forked::Parent(pid)) => {
                 self.warden.pid = Some(pid);

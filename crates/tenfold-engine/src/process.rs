@@ -207,7 +207,7 @@ impl Child {
     /// it is or was there.
     ///
     /// # Errors
-    /// If the nursery is dead and cannot be made again.
+    /// If the nursery is dead and cannot be made again, or is stopped.
     pub fn wait_started(&self, deadline: Deadline) -> Result<bool, LaunchError> {
         for _ in 0..100 {
             if self.is_decided() {
@@ -215,6 +215,7 @@ impl Child {
             }
             core::hint::spin_loop();
         }
+        let mut stops = nursery::StopWatch::default();
         loop {
             let seen = self.record.changes();
             if self.is_decided() || deadline.expired() {
@@ -225,6 +226,7 @@ impl Child {
                 children::reap(self.heap, self.identity);
                 participant::sweep_if_dead(self.heap, self.identity.slot() + 1);
                 nursery::ensure(self.heap)?;
+                stops.after(SLICE, self.heap)?;
             }
         }
     }

@@ -263,7 +263,7 @@ impl SingleThreaded {
 
 /// The descriptors of a forked helper process: the heap's, and nothing for the standard streams.
 pub(crate) fn keep_no_descriptors(heap: Heap, _forked: SingleThreaded) {
-    // SAFETY: forked just now from the nursery, which has opened nothing that its helper uses.
+    // SAFETY: forked just now from the nursery or the warden, which have opened nothing that this one uses.
     unsafe { descriptors::close_all_but(heap.fd().as_raw_fd()) };
     // Without /dev/null the streams stay: they are the least of this machine's troubles.
     let _ = descriptors::null_stdio();

@@ -8,7 +8,7 @@
 //! tenfold started, but for what is to outlive the root. Processes that user code forked by itself
 //! are left alone.
 //!
-//! *Killed here:* the nursery starts another, which begins by looking at everybody.
+//! *Killed here:* the nursery starts another, or the deputy becomes one; it begins by looking at everybody.
 
 use core::sync::atomic::Ordering;
 use core::time::Duration;
@@ -23,6 +23,7 @@ use tenfold_sys::clock::Deadline;
 use tenfold_sys::poll::wait_readable;
 use tenfold_sys::process::{self, ExitStatus, PidFd};
 
+use crate::deputy::Deputy;
 use crate::ending;
 use crate::nursery;
 use crate::places::{self, Service, flag};
@@ -32,7 +33,7 @@ use crate::start_hook::CANNOT_START;
 const STATUS_GRACE: Duration = Duration::from_millis(100);
 /// How often to look whether it has.
 const LINGERING: Duration = Duration::from_millis(5);
-/// How often to look around when a process cannot be watched, for lack of descriptors.
+/// How often to look around when a process cannot be watched, for lack of descriptors, or there is no deputy.
 const UNWATCHED: Duration = Duration::from_millis(500);
 /// How long the processes of a family that has ended may take to die.
 const LAST_MOMENTS: Duration = Duration::from_millis(300);
@@ -68,10 +69,12 @@ struct Warden {
     lingering: Vec<Lingering>,
     /// Whether somebody could not be watched.
     blind: bool,
+    /// Who takes its place, where that is not the nursery.
+    deputy: Option<Deputy>,
 }
 
 /// What the warden does until it is killed or the family ends.
-pub(crate) fn run(heap: Heap, claimed: Identity) -> ! {
+pub(crate) fn run(heap: Heap, claimed: Identity, deputy: Option<Deputy>) -> ! {
     if !participant::me(heap).is_ok_and(|me| me == claimed) {
         process::exit_now(CANNOT_START);
     }
@@ -83,9 +86,12 @@ pub(crate) fn run(heap: Heap, claimed: Identity) -> ! {
     Service::Warden.word(heap).store(u64::from(claimed.bits()), Ordering::Release);
     Service::WardenBell.word(heap).store(bell.write_number() as u64, Ordering::Release);
     Service::WardenBellInode.word(heap).store(bell.inode(), Ordering::Release);
-    let mut warden = Warden { heap, me: claimed, watched: Vec::new(), lingering: Vec::new(), blind: false };
+    let mut warden = Warden { heap, me: claimed, watched: Vec::new(), lingering: Vec::new(), blind: false, deputy };
     loop {
         bell.drain();
+        if let Some(deputy) = &mut warden.deputy {
+            deputy.keep(heap, claimed);
+        }
         warden.look_around();
         warden.sleep(&bell);
         if warden.root_is_gone() {
@@ -137,7 +143,8 @@ impl Warden {
     fn sleep(&mut self, bell: &Bell) {
         let mut fds: Vec<BorrowedFd<'_>> = vec![bell.read_fd()];
         fds.extend(self.watched.iter().map(|w| w.pidfd.as_fd()));
-        let deadline = match (self.lingering.is_empty(), self.blind) {
+        let incomplete = self.blind || self.deputy.as_ref().is_some_and(|deputy| !deputy.is_there());
+        let deadline = match (self.lingering.is_empty(), incomplete) {
             (false, _) => Deadline::after(LINGERING),
             (true, true) => Deadline::after(UNWATCHED),
             (true, false) => Deadline::never(),
@@ -220,6 +227,9 @@ impl Warden {
         }
         // Those who go on may wait for locks of the dead.
         participant::sweep_all(self.heap);
+        if let Some(deputy) = &self.deputy {
+            deputy.dismiss();
+        }
         process::exit_now(0)
     }
 }

@@ -10,7 +10,7 @@ use stage::{Stage, tell, wait_for};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
-use tenfold::{Error, LaunchError, Process, ProcessError, StartMethod};
+use tenfold::{Error, LaunchError, Pool, Process, ProcessError, StartMethod};
 
 /// Not a test: what the roots run.
 #[test]
@@ -32,6 +32,7 @@ fn stage() {
         Some("stolen") => stolen(),
         Some("raw_forks") => raw_forks(),
         Some("replaced") => replaced(),
+        Some("stopped_nursery") => stopped_nursery(),
         Some(other) => panic!("no such stage: {other}"),
     }
 }
@@ -211,6 +212,75 @@ fn root_and_warden_are_killed_together() {
     let mut stage = idle_stage();
     let warden = stage.member("tenfold-warden");
     stage::kill(warden);
+    stage.kill_root();
+    stage.nobody_left();
+}
+
+// Faults 11, 22.
+#[test]
+fn root_and_nursery_are_killed_while_children_are_started() {
+    for round in 0..10 {
+        let mut stage = Stage::start("busy");
+        stage.expect("ready");
+        let nursery = stage.member("tenfold-nursery");
+        std::thread::sleep(Duration::from_millis(5 * (round / 2)));
+        if round % 2 == 0 {
+            stage::kill(nursery);
+        }
+        stage.kill_root();
+        stage::kill(nursery);
+        let took = stage.nobody_left();
+        println!("round {round}: everybody was gone {took:?} after the root");
+    }
+}
+
+/// Waits for what a stopped nursery is to start.
+fn stopped_nursery() {
+    let pool = Pool::new(1).unwrap();
+    assert_eq!(pool.apply(|x: u32| x + 1, 1).unwrap(), 2);
+    let ours = |pid: &u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap_or_default();
+        status.starts_with("Name:\ttenfold-nursery\n") && parent.trim() == std::process::id().to_string()
+    };
+    let pids = || std::fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
+    let nursery: u32 = pids().find(ours).unwrap();
+    tenfold_sys::process::kill(nursery, 19).unwrap();
+    wait_for("the stop", || (tenfold_sys::procfs::state(nursery) == Ok(b'T')).then_some(()));
+    // What runs goes on, and another start method needs no nursery.
+    assert_eq!(pool.apply(|x: u32| x + 1, 2).unwrap(), 3);
+    Process::builder().start_method(StartMethod::Spawn).spawn(nothing, ()).unwrap().join().unwrap();
+    let child = Process::spawn(nothing, ()).unwrap();
+    assert!(matches!(child.join_timeout(Duration::from_millis(50)), Err(Error::TimedOut { .. })));
+    match child.join().unwrap_err() {
+        Error::Launch(LaunchError::NurseryStopped { pid }) => assert_eq!(pid, nursery),
+        error => panic!("{error:?}"),
+    }
+    let starved = Pool::new(1).unwrap();
+    let error = starved.apply(|x: u32| x + 1, 3).unwrap_err().to_string();
+    assert!(error.contains("is stopped") && error.contains("SIGCONT"), "{error}");
+    tenfold_sys::process::kill(nursery, 18).unwrap();
+    child.join().unwrap();
+    assert_eq!(starved.apply(|x: u32| x + 1, 4).unwrap(), 5);
+    tell("done");
+}
+
+// Fault 22.
+#[test]
+fn a_stopped_nursery_is_a_clear_error_and_serves_when_it_goes_on() {
+    let mut stage = Stage::start("stopped_nursery");
+    stage.expect("done");
+    stage.root_succeeds();
+    stage.nobody_left();
+}
+
+// Faults 11, 22.
+#[test]
+fn a_root_is_killed_while_its_nursery_is_stopped() {
+    let mut stage = idle_stage();
+    let nursery = stage.member("tenfold-nursery");
+    tenfold_sys::process::kill(nursery, 19).unwrap();
+    wait_for("the stop", || (tenfold_sys::procfs::state(nursery) == Ok(b'T')).then_some(()));
     stage.kill_root();
     stage.nobody_left();
 }

@@ -51,10 +51,36 @@ def put(queue, x):
 """
 
 
+# As above, for the warden and its deputy, of which both have the warden's command line.
+WARDEN = (
+    FIND
+    + """
+from tenfold import _native
+
+def children(parent_pid):
+    "The processes that run and have that parent."
+    found = []
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        try:
+            with open(f"/proc/{pid}/stat") as stat:
+                state, parent_of_it = stat.read().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if state != "Z" and int(parent_of_it) == parent_pid:
+            found.append(pid)
+    return found
+
+def warden_other_than(former):
+    found = _native.warden_pid()
+    return found not in (None, former) and os.path.exists(f"/proc/{found}") and found
+"""
+)
+
+
 class TestWarden:
     def test_work_goes_on_and_another_takes_its_place(self, python, method):
         python(
-            FIND
+            WARDEN
             + f"""
 if __name__ == "__main__":
     context = tenfold.get_context({method!r})
@@ -70,7 +96,7 @@ if __name__ == "__main__":
         assert queue.get(timeout=60) == 42
         child.join(60)
         assert child.exitcode == 0
-        eventually(lambda: processes("run_warden"))
+        eventually(lambda: warden_other_than(warden))
     pool.join()
 """
         )
@@ -78,7 +104,7 @@ if __name__ == "__main__":
     def test_the_next_one_ends_the_family(self, method, tmp_path):
         process, (warden, *pids) = start(
             tmp_path,
-            FIND
+            WARDEN
             + f"""
 if __name__ == "__main__":
     context = tenfold.get_context({method!r})
@@ -90,13 +116,66 @@ if __name__ == "__main__":
     eventually(lambda: has_ended(warden))
     second = context.Process(target=time.sleep, args=(1000,))
     second.start()
-    eventually(lambda: processes("run_warden"))
+    eventually(lambda: warden_other_than(warden))
     print(warden, first.pid, second.pid, flush=True)
     time.sleep(1000)
 """,
         )
         assert len(pids) == 2 and all(map(is_running, pids))
         os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert gone(pids)
+
+    @pytest.mark.fault(11)
+    def test_its_deputy_ends_the_family_if_both_are_killed(self, method, tmp_path):
+        process, (warden, *pids) = start(
+            tmp_path,
+            WARDEN
+            + f"""
+if __name__ == "__main__":
+    context = tenfold.get_context({method!r})
+    child = context.Process(target=time.sleep, args=(1000,))
+    child.start()
+    (warden,) = processes("run_warden")
+    eventually(lambda: children(warden))
+    print(warden, child.pid, *children(warden), flush=True)
+    time.sleep(1000)
+""",
+        )
+        assert len(pids) == 2 and all(map(is_running, pids))
+        os.kill(warden, signal.SIGKILL)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert gone(pids)
+
+    @pytest.mark.fault(11)
+    def test_it_always_has_a_deputy(self, tmp_path):
+        # In turn the warden and its deputy are killed, then the warden together with the program.
+        process, pids = start(
+            tmp_path,
+            WARDEN
+            + """
+if __name__ == "__main__":
+    child = tenfold.get_context("fork").Process(target=time.sleep, args=(1000,))
+    child.start()
+    (warden,) = processes("run_warden")
+    for _ in range(3):
+        eventually(lambda: children(warden))
+        (deputy,) = children(warden)
+        os.kill(warden, signal.SIGKILL)
+        eventually(lambda: _native.warden_pid() == deputy)
+        warden = deputy
+        eventually(lambda: children(warden))
+        (deputy,) = children(warden)
+        os.kill(deputy, signal.SIGKILL)
+        eventually(lambda: children(warden) not in ([], [deputy]))
+    print(child.pid, *children(warden), warden, flush=True)
+    time.sleep(1000)
+""",
+        )
+        assert len(pids) == 3 and all(map(is_running, pids))
+        os.kill(pids[-1], signal.SIGKILL)
+        process.kill()
         process.wait()
         assert gone(pids)
 

@@ -115,10 +115,6 @@ while True:
 
 
 @pytest.mark.fault(11, 22)
-@pytest.mark.xfail(
-    strict=True,
-    reason="with the program and its warden both killed, nobody is left who ends its children",
-)
 def test_the_warden_dies_when_it_has_ended_the_family(package, tmp_path):
     program = tmp_path / "program.py"
     program.write_text(

@@ -26,6 +26,7 @@ use tenfold_sys::clock::Deadline;
 use tenfold_sys::process::PidFd;
 
 use crate::launch::LaunchError;
+use crate::nursery::StopWatch;
 
 pub use calls::{Call, Place};
 pub use failure::{Failure, FailureKind};
@@ -172,6 +173,7 @@ impl Pool {
             core::hint::spin_loop();
         }
         self.board.attend(bell, true);
+        let mut stops = StopWatch::default();
         let result = loop {
             let seen = self.board.rings(bell);
             if ready() {
@@ -188,7 +190,7 @@ impl Pool {
             let slice = Deadline::after(CHECK);
             self.board.wait(bell, seen, slice.min(deadline));
             if slice.expired()
-                && let Err(error) = self.check_workers()
+                && let Err(error) = self.check_workers().and_then(|()| self.check_nursery(&mut stops))
             {
                 break Err(error);
             }
@@ -211,6 +213,15 @@ impl Pool {
             self.start_workers()?;
         }
         self.board.call_again();
+        Ok(())
+    }
+
+    /// A slice of a wait has passed: if all workers are still to be started, is there somebody who does so?
+    fn check_nursery(&self, stops: &mut StopWatch) -> Result<(), PoolError> {
+        let workers = tend::workers(self.heap, self.board.handle().id());
+        if workers.iter().all(|worker| participant::roster(worker.slot(), self.heap).is_birth()) {
+            stops.after(CHECK, self.heap)?;
+        }
         Ok(())
     }
 
