@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tenfold::{Error, Pool, Result, TaskError};
+use tenfold::{Error, Pool, Result, TaskError, Value};
 
 fn kill(pid: u32) {
     std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
@@ -171,6 +171,171 @@ fn workers_that_cannot_start_break_the_pool_once() -> Result<()> {
     let pool = Pool::builder().workers(3).initializer(die, ()).build()?;
     let error = pool.apply(slow_square, 1).unwrap_err().to_string();
     assert!(error.contains("cannot start"), "{error}");
+    Ok(())
+}
+
+fn count_and_panic(started: Value<u32>) {
+    *started.lock().unwrap() += 1;
+    panic!("no such model file");
+}
+
+// Fault 6.
+#[test]
+fn a_panicking_initializer_is_one_error_for_everybody_and_no_storm() -> Result<()> {
+    const WORKERS: u32 = 4;
+    let started = Value::new(0)?;
+    let pool = Pool::builder().workers(WORKERS as usize).initializer(count_and_panic, started.clone()).build()?;
+    let fails = |error: Error| assert!(error.to_string().contains("no such model file"), "{error}");
+    let count = || started.lock().map(|count| *count).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| fails(pool.apply(slow_square, 1).unwrap_err()));
+            scope.spawn(|| fails(pool.map(slow_square, 0..100).unwrap_err()));
+            // It may be known when the stream is made.
+            scope.spawn(|| match pool.imap(slow_square, 0..100) {
+                Ok(mut stream) => fails(stream.next().unwrap().unwrap_err()),
+                Err(error) => fails(error),
+            });
+        }
+    });
+    fails(pool.apply(slow_square, 1).unwrap_err());
+    pool.terminate();
+    pool.join()?;
+    // Those that had been started when the first one failed, and none again.
+    assert!((1..=WORKERS).contains(&count()), "{} were started", count());
+    Ok(())
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Nest {
+    inner: Option<Box<Nest>>,
+    depth: u32,
+}
+
+/// Without recursion, as a destructor would do it.
+fn unnest(mut nest: Nest) -> u32 {
+    let depth = nest.depth;
+    while let Some(inner) = nest.inner.take() {
+        nest = *inner;
+    }
+    depth
+}
+
+fn nested(depth: u32) -> Nest {
+    (1..=depth).fold(Nest { inner: None, depth: 0 }, |inner, depth| Nest { inner: Some(Box::new(inner)), depth })
+}
+
+// Fault 18.
+#[test]
+fn a_result_that_is_nested_too_deeply_is_its_own_task_s_error() -> Result<()> {
+    let pool = Pool::new(1)?;
+    assert_eq!(unnest(pool.apply(nested, 1000)?), 1000);
+    let error = pool.apply(nested, 200_000).map(unnest).unwrap_err();
+    assert!(matches!(error, Error::Task(TaskError::WorkerDied { .. })), "{error:?}");
+    assert!(error.to_string().contains("SIGSEGV"), "{error}");
+    assert_eq!(unnest(pool.apply(nested, 1000)?), 1000);
+    Ok(())
+}
+
+fn panic_at_length(bytes: usize) {
+    panic!("{}", "x".repeat(bytes));
+}
+
+fn fail_at_length(bytes: usize) -> std::result::Result<(), String> {
+    Err("x".repeat(bytes))
+}
+
+/// An error of that length reaches the caller, whole, and its memory goes back.
+fn texts_of(bytes: usize) -> Result<()> {
+    let pool = Pool::new(1)?;
+    pool.apply(slow_square, 1)?;
+    let before = tenfold::heap_stats()?.live_bytes;
+    match pool.apply(panic_at_length, bytes).unwrap_err() {
+        Error::Task(TaskError::Panicked { message, .. }) => assert!(message.matches('x').count() >= bytes),
+        error => panic!("{error:?}"),
+    }
+    let failed = pool.apply(fail_at_length, bytes)?;
+    assert_eq!(failed.unwrap_err().len(), bytes);
+    assert_eq!(pool.apply(slow_square, 3)?, 9);
+    // The place of a single call is reused, so that its last result stays.
+    pool.apply(slow_square, 1)?;
+    assert!(tenfold::heap_stats()?.live_bytes <= before + (1 << 20));
+    Ok(())
+}
+
+// Fault 18.
+#[test]
+fn an_error_s_text_may_be_long() -> Result<()> {
+    texts_of(2 << 20)
+}
+
+// Fault 18.
+#[test]
+#[ignore = "slow: moves gigabytes; make chaos runs it"]
+fn slow_an_error_s_text_of_two_hundred_megabytes() -> Result<()> {
+    texts_of(200_000_000)
+}
+
+// Fault 20.
+#[test]
+fn an_iterator_that_panics_reaches_the_caller_and_the_pool_is_usable() -> Result<()> {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    let pool = Pool::new(2)?;
+    pool.apply(slow_square, 1)?;
+    let before = tenfold::heap_stats()?.live_blocks;
+    let items = || (0..400_u64).inspect(|n| assert!(*n != 200, "the input file is torn"));
+    let torn = |result: std::thread::Result<()>| {
+        let panic = result.unwrap_err();
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        assert_eq!(text, Some("the input file is torn"));
+    };
+    torn(catch_unwind(AssertUnwindSafe(|| drop(pool.map(slow_square, items())))));
+    torn(catch_unwind(AssertUnwindSafe(|| drop(pool.map_async(slow_square, items())))));
+    torn(catch_unwind(AssertUnwindSafe(|| {
+        let results = pool.imap(slow_square, items()).unwrap();
+        for (n, result) in results.enumerate() {
+            assert_eq!(result.unwrap(), (n * n) as u64);
+        }
+    })));
+    torn(catch_unwind(AssertUnwindSafe(|| {
+        let results = pool.imap_unordered(slow_square, items()).unwrap();
+        results.for_each(|result| assert!(result.is_ok()));
+    })));
+    assert_eq!(pool.map(slow_square, 0..100)?, (0..100).map(|x| x * x).collect::<Vec<_>>());
+    // A cancelled stream's last tasks end in their own time.
+    eventually(|| tenfold::heap_stats().is_ok_and(|stats| stats.live_blocks <= before));
+    Ok(())
+}
+
+/// Waits until `condition` holds; the watchdog is in here.
+fn eventually(condition: impl Fn() -> bool) {
+    let end = std::time::Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(std::time::Instant::now() < end, "did not happen");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+// Fault 19.
+#[test]
+fn terminate_while_idle_workers_are_killed() -> Result<()> {
+    for _ in 0..10 {
+        let pool = Pool::new(3)?;
+        pool.apply(slow_square, 1)?;
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    pool.worker_pids().into_iter().for_each(kill);
+                }
+            });
+            pool.terminate();
+            let joined = pool.join();
+            stop.store(true, Ordering::Relaxed);
+            joined
+        })?;
+        assert!(pool.apply(slow_square, 1).is_err());
+    }
     Ok(())
 }
 
