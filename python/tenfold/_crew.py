@@ -65,6 +65,8 @@ class Crew:
         self._make = make
         self._method = method
         self._lock = threading.RLock()
+        # A fork server that is stopped tells nobody of a worker's end.
+        self._slice = 1.0 if method == "forkserver" else None
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._feeders = {}
         self._closing = False
@@ -178,7 +180,8 @@ class Crew:
         wait = original("connection").wait
         try:
             while self._tend():
-                wait([*(worker.sentinel for worker in list(self._workers)), self._bell])
+                ends = [worker.sentinel for worker in list(self._workers)]
+                wait([*ends, self._bell], self._slice)
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(self._bell)
         except BaseException as error:

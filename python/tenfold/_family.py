@@ -16,6 +16,7 @@ __all__ = [
     "arrive",
     "before_start",
     "carry",
+    "execute",
     "forked",
     "invitation",
     "leave",
@@ -45,7 +46,20 @@ def _start_warden(invitation, fd):
     from . import spawn
 
     command = [spawn.get_executable(), "-I", "-S", "-c", _WARDEN, _native.__file__, invitation]
-    return util.spawnv_passfds(command[0], command, [fd])
+    return execute(command[0], command, [fd])
+
+
+def execute(path, arguments, descriptors):
+    """Start a process; stands in for `util.spawnv_passfds` where the standard library starts one.
+
+    Where there is no room for another, it tries a plain fork at last, and a plain fork takes a
+    place in the family for the child.
+    """
+    try:
+        return util.spawnv_passfds(path, arguments, descriptors)
+    except OSError:
+        not_forked()
+        raise
 
 
 def before_start():

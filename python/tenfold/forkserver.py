@@ -1,7 +1,20 @@
-"""The fork server: a process that imports the main module once and forks children from there."""
+"""The fork server: a process that imports the main module once and forks children from there.
 
+    client                                        server
+    socket, descriptors of two pipes ───────────▶ fork
+    pid, or minus the error number ◀───────────── (status pipe)
+    preparation data, process object ───────────▶ child: reads them from the data pipe
+    exit code ◀─────────────────────────────────  reaps it (status pipe)
+
+Nothing is sent to a child before its pid is known. So a child whose server is killed between the
+fork and the pid finds no program to run, and the client can ask the next server for another.
+"""
+
+import contextlib
 import errno
 import os
+import select
+import signal
 import socket
 import struct
 import sys
@@ -18,6 +31,7 @@ from . import (  # noqa: F401  (looked up by what is adopted)
 from ._original import adopt, adopt_seeing, mirror, overlay
 
 std = mirror(globals(), "forkserver")
+read_signed, write_signed, reduction = std.read_signed, std.write_signed, std.reduction
 
 
 def _start_server(executable, arguments, descriptors):
@@ -30,7 +44,7 @@ def _start_server(executable, arguments, descriptors):
     # The main module shall see what it would see in a child.
     first += f"sys.argv = {sys.argv!r}; "
     program = spawn.child_program(program).replace("from tenfold.", first + "from tenfold.", 1)
-    return util.spawnv_passfds(executable, [*options, program], [*descriptors, heap])
+    return _family.execute(executable, [*options, program], [*descriptors, heap])
 
 
 def _address_in_no_folder(family):
@@ -66,14 +80,108 @@ def _preparation_for_server(name):
     return data
 
 
+# So many servers are tried for a child, if one after the other is killed.
+_TRIES = 3
+# A server that was seen stopped so many times in a row, once a second, is not waited for.
+_STOPPED_MAX = 5
+
+
+def _stat(pid):
+    """What the kernel says of a process, from its state on; nothing if there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            return stat.read().rpartition(b")")[2].split()
+    except OSError:
+        return []
+
+
+def is_stopped(pid):
+    """Whether a process is there and takes no part, since somebody sent it SIGSTOP."""
+    return _stat(pid)[:1] == [b"T"]
+
+
+def status_of_zombie(pid):
+    """How a process ended that is still to be reaped, as `os.waitpid` would give it, or None."""
+    stat = _stat(pid)
+    return int(stat[-1]) if stat[:1] == [b"Z"] else None
+
+
+# Servers that are no children of this process, and that have ended.
+_gone = set()
+
+
+def _look_at_server(pid, options):
+    """Reap a server that has ended; stands in for `os.waitpid` below."""
+    try:
+        return os.waitpid(pid, options)
+    except ChildProcessError:
+        # Another has reaped it, or this process is a fork of the one that made it and may use it.
+        return (pid if pid in _gone else 0), 0
+
+
 class ForkServer(std.ForkServer):
     """The server as its clients see it."""
+
+    def new_child(self, fds):
+        """Have a child forked; returns its status pipe, its data pipe, and its pid.
+
+        A server that dies meanwhile is replaced. One that is stopped is a TimeoutError.
+        """
+        tries = 1
+        while True:
+            self.ensure_running()
+            server = self._forkserver_pid
+            try:
+                return self._ask(fds, server)
+            except (ConnectionError, EOFError):
+                if tries == _TRIES:
+                    raise
+            self._give_up(server)
+            tries += 1
+
+    def _ask(self, fds, server):
+        status, data = self.connect_to_new_process(fds)
+        try:
+            pid = self._await_pid(status, server)
+        except BaseException:
+            os.close(status)
+            os.close(data)
+            raise
+        return status, data, pid
+
+    def _await_pid(self, status, server):
+        poll = select.poll()
+        poll.register(status, select.POLLIN)
+        stopped = 0
+        # Looks are counted, not seconds: this process may have been stopped together with it.
+        while not poll.poll(1000):
+            stopped = stopped + 1 if is_stopped(server) else 0
+            if stopped >= _STOPPED_MAX:
+                raise TimeoutError(
+                    f"the fork server (pid {server}) is stopped: send it SIGCONT, or SIGKILL and "
+                    "the next start makes another"
+                )
+        answer = read_signed(status)
+        if answer < 0:
+            raise OSError(-answer, f"the fork server cannot fork: {os.strerror(-answer)}")
+        return answer
+
+    def _give_up(self, server):
+        """See to it that the next start makes another server; this one answers no more."""
+        try:
+            # It may be about to die: then it is not there any more, and yet cannot be reaped.
+            if os.waitid(os.P_PID, server, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                os.kill(server, signal.SIGKILL)
+                os.waitid(os.P_PID, server, os.WEXITED | os.WNOWAIT)
+        except ChildProcessError:
+            _gone.add(server)
 
     ensure_running = adopt_seeing(
         std.ForkServer.ensure_running,
         std,
         __name__,
         connection=overlay(connection, arbitrary_address=_address_in_no_folder),
+        os=overlay(os, waitpid=_look_at_server),
         spawn=overlay(spawn, get_preparation_data=_preparation_for_server),
         util=overlay(util, spawnv_passfds=_start_server),
     )
@@ -94,12 +202,36 @@ def _import_main(path):
     util._flush_std_streams()
 
 
+# The descriptors of the request that is being answered: the child's pipes, and what it inherits.
+_received = []
+
+
+def _receive(conn, size):
+    """Take a request; stands in for `reduction.recvfds` below."""
+    _received[:] = reduction.recvfds(conn, size)
+    return list(_received)
+
+
 def _fork():
     """Fork a child; stands in for `os.fork` below."""
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        _family.not_forked()
+        _refuse(error)
+        # The server takes this as a client that has gone away.
+        raise ConnectionAbortedError(errno.ECONNABORTED, "no process for a request") from None
     if pid > 0:
         _family.forked(pid)
     return pid
+
+
+def _refuse(error):
+    """Tell the client why there is no child."""
+    with contextlib.suppress(BrokenPipeError):
+        write_signed(_received[1], -error.errno)
+    for fd in _received:
+        os.close(fd)
 
 
 def _reap(pid, options):
@@ -110,7 +242,14 @@ def _reap(pid, options):
     return pid, status
 
 
-_serve_one = adopt(std._serve_one, globals())
+def _main_if_asked(child_r, parent_sentinel):
+    """Be a child, unless the client has gone; stands in for `spawn._main` below."""
+    poll = select.poll()
+    poll.register(child_r, select.POLLIN)
+    if not any(event & select.POLLIN for _, event in poll.poll()):
+        os._exit(1)
+    return spawn._main(child_r, parent_sentinel)
+
 
 _forkserver = ForkServer()
 ensure_running = _forkserver.ensure_running
@@ -118,12 +257,15 @@ get_inherited_fds = _forkserver.get_inherited_fds
 connect_to_new_process = _forkserver.connect_to_new_process
 set_forkserver_preload = _forkserver.set_forkserver_preload
 
+_serve_one = adopt(std._serve_one, {**globals(), "spawn": overlay(spawn, _main=_main_if_asked)})
+
 # The server itself: the standard library's code, with the functions above.
 main = adopt(
     std.main,
     {
         **globals(),
         "os": overlay(os, fork=_fork, waitpid=_reap),
+        "reduction": overlay(reduction, recvfds=_receive),
         "socket": overlay(socket, socket=_Listener),
         "spawn": overlay(spawn, import_main_path=_import_main),
     },

@@ -1,7 +1,7 @@
 """Starts a child with a fresh interpreter."""
 
-from . import _family, popen_fork, spawn  # noqa: F401  (the adopted function looks spawn up here)
-from ._original import adopt, mirror
+from . import _family, popen_fork, spawn, util  # noqa: F401  (the adopted function looks here)
+from ._original import adopt, mirror, overlay
 
 std = mirror(globals(), "popen_spawn_posix")
 
@@ -12,7 +12,10 @@ class Popen(std.Popen, popen_fork.Popen):
     _launch = popen_fork.Popen._launch
     poll = popen_fork.Popen.poll
 
-    _standard_start = adopt(std.Popen._launch, globals())
+    _standard_start = adopt(
+        std.Popen._launch,
+        {**globals(), "util": overlay(util, spawnv_passfds=_family.execute)},
+    )
 
     def _start(self, process_obj):
         self._fds.append(_family.invitation()[1])

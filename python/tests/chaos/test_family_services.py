@@ -193,32 +193,187 @@ if __name__ == "__main__":
         child.start()
         assert queue.get(timeout=60) == 2 * round
         child.join(60)
-        server = forkserver._forkserver._forkserver_pid
-        os.kill(server, signal.SIGKILL)
-        # A start that meets it in its last moments is a ConnectionError.
-        eventually(lambda: os.waitid(os.P_PID, server, os.WEXITED | os.WNOHANG | os.WNOWAIT))
+        os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
 """
         )
 
-    def test_a_child_outlives_it_and_its_end_is_noticed(self, python):
+    def test_a_pool_goes_on_with_another_server(self, python):
         python(
             FIND
             + """
-def wait(queue, event):
+def has_two(pool):
+    return len(pool._pool) == 2 and all(worker.is_alive() for worker in list(pool._pool))
+
+if __name__ == "__main__":
+    context = tenfold.get_context("forkserver")
+    with context.Pool(2) as pool:
+        files = len(os.listdir("/proc/self/fd"))
+        for round in range(12):
+            server = forkserver._forkserver._forkserver_pid
+            for pid in [worker.pid for worker in pool._pool]:
+                os.kill(pid, signal.SIGKILL)
+            # In each round at another moment of the workers' replacement.
+            time.sleep(0.002 * round)
+            os.kill(server, signal.SIGKILL)
+            assert pool.map(twice, range(10)) == [2 * x for x in range(10)]
+            eventually(lambda: has_two(pool))
+        eventually(lambda: len(os.listdir("/proc/self/fd")) <= files)
+    pool.join()
+"""
+        )
+
+    def test_its_children_stay_what_they_are(self, python):
+        python(
+            FIND
+            + """
+def wait(queue, event, code):
     queue.put("ready")
     event.wait()
+    raise SystemExit(code)
 
 if __name__ == "__main__":
     context = tenfold.get_context("forkserver")
     queue, event = context.Queue(), context.Event()
-    child = context.Process(target=wait, args=(queue, event))
-    child.start()
-    assert queue.get(timeout=60) == "ready"
-    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+    children = [
+        context.Process(target=wait, args=(queue, event, code), daemon=True) for code in (0, 3)
+    ]
+    for child in children:
+        child.start()
+        assert queue.get(timeout=60) == "ready"
+    with context.Pool(2) as pool:
+        pids = [worker.pid for worker in pool._pool]
+        os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+        assert pool.map(twice, range(10)) == [2 * x for x in range(10)]
+        for child in children:
+            child.join(0.1)
+            assert child.is_alive() and child.exitcode is None
+        assert [worker.pid for worker in pool._pool] == pids
+        # One that is killed now is noticed by the kernel's word.
+        os.kill(pids[0], signal.SIGKILL)
+        eventually(lambda: pids[0] not in [worker.pid for worker in pool._pool])
+        assert pool.map(twice, range(10)) == [2 * x for x in range(10)]
+    pool.join()
     event.set()
+    for child in children:
+        child.join(60)
+    assert [child.exitcode for child in children] == [0, 3]
+"""
+        )
+
+    def test_one_that_is_stopped_is_a_clear_error(self, python):
+        python(
+            FIND
+            + """
+if __name__ == "__main__":
+    context = tenfold.get_context("forkserver")
+    queue = context.Queue()
+    pool = context.Pool(2)
+    server = forkserver._forkserver._forkserver_pid
+    files = len(os.listdir("/proc/self/fd"))
+    os.kill(server, signal.SIGSTOP)
+    try:
+        context.Process(target=put, args=(queue, 1)).start()
+    except TimeoutError as error:
+        assert f"(pid {server}) is stopped" in str(error), error
+    else:
+        raise AssertionError("no error")
+    assert len(os.listdir("/proc/self/fd")) <= files
+    # Who is there works on, and can be ended.
+    assert pool.map(twice, range(10)) == [2 * x for x in range(10)]
+    pool.terminate()
+    pool.join()
+    os.kill(server, signal.SIGCONT)
+    child = context.Process(target=put, args=(queue, 21))
+    child.start()
+    assert queue.get(timeout=60) == 42
     child.join(60)
-    # Nobody is left who could tell how it ended, but for what it said itself.
-    assert child.exitcode in (0, 255), child.exitcode
+    # What was asked for in vain was not started later.
+    assert child.exitcode == 0 and queue.empty()
+    assert forkserver._forkserver._forkserver_pid == server
+"""
+        )
+
+    def test_a_stopped_one_and_a_pool_without_workers(self, python):
+        python(
+            FIND
+            + """
+if __name__ == "__main__":
+    context = tenfold.get_context("forkserver")
+    pool = context.Pool(1)
+    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGSTOP)
+    os.kill(pool._pool[0].pid, signal.SIGKILL)
+    try:
+        pool.apply(twice, (1,))
+    except tenfold.pool.BrokenPool as error:
+        assert "is stopped" in str(error), error
+    else:
+        raise AssertionError("no error")
+    pool.terminate()
+    pool.join()
+"""
+        )
+
+    def test_a_program_whose_server_is_stopped_can_be_killed(self, tmp_path):
+        process, pids = start(
+            tmp_path,
+            FIND
+            + """
+if __name__ == "__main__":
+    context = tenfold.get_context("forkserver")
+    pool = context.Pool(2)
+    server = forkserver._forkserver._forkserver_pid
+    os.kill(server, signal.SIGSTOP)
+    print(server, *(worker.pid for worker in pool._pool), flush=True)
+    pool.terminate()
+""",
+        )
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert gone(pids)
+
+    def test_somebody_else_reaps_it(self, python):
+        python(
+            FIND
+            + """
+if __name__ == "__main__":
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    context = tenfold.get_context("forkserver")
+    queue = context.Queue()
+    for round in range(3):
+        child = context.Process(target=put, args=(queue, round))
+        child.start()
+        assert queue.get(timeout=60) == 2 * round
+        child.join(60)
+        assert child.exitcode == 0
+        os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+"""
+        )
+
+    def test_a_child_of_fork_uses_its_parents(self, python):
+        python(
+            FIND
+            + """
+def start(queue):
+    child = tenfold.get_context("forkserver").Process(target=put, args=(queue, 21))
+    child.start()
+    child.join(60)
+    raise SystemExit(child.exitcode)
+
+if __name__ == "__main__":
+    queue = tenfold.Queue()
+    start_one = lambda: tenfold.get_context("forkserver").Process(target=put, args=(queue, 0))
+    first = start_one()
+    first.start()
+    assert queue.get(timeout=60) == 0
+    first.join(60)
+    for round in range(2):
+        child = tenfold.get_context("fork").Process(target=start, args=(queue,))
+        child.start()
+        assert queue.get(timeout=60) == 42
+        child.join(60)
+        assert child.exitcode == 0
+        # The second time there is none.
+        os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
 """
         )
 

@@ -7,7 +7,7 @@ import pytest
 pytestmark = pytest.mark.fault(23)
 
 START = """
-import gc, os, queue, resource, signal, sys, tenfold
+import gc, os, queue, resource, signal, sys, time, tenfold
 
 def twice(x):
     return 2 * x
@@ -91,7 +91,7 @@ with tenfold.Manager() as manager:
         refused(d.update, {"a": large}, errors=tenfold.HeapFull)
         refused(l.append, large, errors=tenfold.HeapFull)
         refused(l.__setitem__, 0, large, errors=tenfold.HeapFull)
-    assert stats() <= before
+    assert stats() <= before, (before, stats())
     assert dict(d) == {"a": 1} and list(l) == [1]
 """
         )
@@ -188,23 +188,41 @@ assert tenfold.Lock().acquire(timeout=60)
 class TestProcesses:
     """RLIMIT_NPROC, reached."""
 
+    # Root is exempt from the limit, and so is who may administrate the system. This is neither,
+    # but it can read root's files, and so can what it execs: its interpreter may be in root's home.
+    LIMITED = (
+        START
+        + """
+import ctypes
+
+def become_limited():
+    libc = ctypes.CDLL(None, use_errno=True)
+    drop_from_bounds, cap_sys_admin, cap_sys_resource = 24, 21, 24
+    for capability in (cap_sys_admin, cap_sys_resource):
+        assert libc.prctl(drop_from_bounds, capability, 0, 0, 0) == 0
+    os.setresuid(54321, 0, 0)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    assert libc.capset(header, (ctypes.c_uint32 * 6)()) == 0, os.strerror(ctypes.get_errno())
+"""
+    )
+
     @pytest.mark.skipif(os.geteuid() != 0, reason="the limit counts all processes of the user")
-    def test_without_processes(self, python):
-        # Another user cannot exec an interpreter in root's home, so this is for fork only.
+    @pytest.mark.parametrize("method", ["fork", "spawn"])
+    def test_without_processes(self, python, method):
         python(
-            START
-            + """
+            self.LIMITED
+            + f"""
 if __name__ == "__main__":
-    context = tenfold.get_context("fork")
+    context = tenfold.get_context({method!r})
     queue = context.Queue()
-    # There is a warden from here on, and all modules are there.
+    # There is a warden from here on.
     context.Pool(1).terminate()
     child = context.Process(target=queue.put, args=(1,))
     child.start()
     assert queue.get(timeout=60) == 1
     child.join(60)
     del child
-    os.setuid(54321)
+    become_limited()
     limit(resource.RLIMIT_NPROC, 0)
     before, files = stats(), len(os.listdir("/proc/self/fd"))
     for _ in range(5):
@@ -212,7 +230,7 @@ if __name__ == "__main__":
         refused(context.Pool, 2, errors=(OSError, RuntimeError))
         queue.put(3)
         assert queue.get(timeout=60) == 3
-    assert stats() <= before
+    assert stats() <= before, (before, tenfold.heap_stats())
     assert len(os.listdir("/proc/self/fd")) <= files + 2
     limit(resource.RLIMIT_NPROC, resource.getrlimit(resource.RLIMIT_NPROC)[1])
     child = context.Process(target=queue.put, args=(4,))
@@ -220,6 +238,70 @@ if __name__ == "__main__":
     assert queue.get(timeout=60) == 4
     child.join(60)
     assert child.exitcode == 0
+"""
+        )
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="the limit counts all processes of the user")
+    def test_the_fork_server_without_processes(self, python):
+        python(
+            self.LIMITED
+            + """
+from tenfold import forkserver
+
+if __name__ == "__mp_main__" and os.getppid() == int(os.environ["PROGRAM"]):
+    # The server imports this first, and the program itself goes on without limit.
+    become_limited()
+    every = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    signal.signal(signal.SIGUSR1, lambda *_: limit(resource.RLIMIT_NPROC, 0))
+    signal.signal(signal.SIGUSR2, lambda *_: limit(resource.RLIMIT_NPROC, every))
+
+def lives(pool):
+    return len(pool._pool) == 2 and all(worker.is_alive() for worker in list(pool._pool))
+
+if __name__ == "__main__":
+    os.environ["PROGRAM"] = str(os.getpid())
+    context = tenfold.get_context("forkserver")
+    queue = context.Queue()
+    child = context.Process(target=queue.put, args=(1,))
+    child.start()
+    assert queue.get(timeout=60) == 1
+    child.join(60)
+    del child
+    server = forkserver._forkserver._forkserver_pid
+
+    def limit_server(signum):
+        before = limits()
+        os.kill(server, signum)
+        end = time.monotonic() + 30
+        while limits() == before:
+            assert time.monotonic() < end
+            time.sleep(0.005)
+
+    def limits():
+        with open(f"/proc/{server}/limits") as text:
+            return text.read()
+
+    limit_server(signal.SIGUSR1)
+
+    def files():
+        return [len(os.listdir(f"/proc/{pid}/fd")) for pid in ("self", server)]
+
+    before, files_before = stats(), files()
+    for _ in range(20):
+        error = refused(context.Process(target=queue.put, args=(2,)).start, errors=BlockingIOError)
+        assert "the fork server cannot fork" in str(error), error
+        del error
+        refused(context.Pool, 2, errors=BlockingIOError)
+    assert stats() <= before, (before, stats())
+    assert all(now <= then + 1 for now, then in zip(files(), files_before)), files()
+    limit_server(signal.SIGUSR2)
+    child = context.Process(target=queue.put, args=(4,))
+    child.start()
+    assert queue.get(timeout=60) == 4
+    child.join(60)
+    assert child.exitcode == 0 and queue.empty()
+    # It is the same server.
+    assert forkserver._forkserver._forkserver_pid == server
 """
         )
 
