@@ -4,6 +4,9 @@
 #   make test        all checks and tests; leaves no process and no file behind, and checks that too
 #   make bench-rust  tenfold beside its peers (ROWS="queue lock" PEERS="rayon" REPEAT=5)
 #   make bench-python  the same in Python (PEERS="joblib ray"); make bench: both
+#   make curves      how the cost grows with the work, in Python (ROWS="queue-size dict" REPEAT=3)
+#   make bench-docs  all three, for some hours (REPEAT=1: 40 minutes) on a machine that does nothing else; the tables and the
+#                    pictures go into docs/benchmarks.md
 #   make wheel       the Python package, built and installed into target/venv
 #   make test-rust   make test-python   a half of the tests
 #   make chaos       every fault of docs/faults.md, several times over (TIMES=5), the slow ones too; LOAD=1: on busy cores
@@ -26,7 +29,8 @@ MINUTES ?= 1
 # The start method of `make faults`.
 METHOD ?= fork
 
-.PHONY: demo test chaos faults soak all-tests test-rust test-python lint wheel native bench bench-rust bench-python
+.PHONY: demo test chaos faults soak all-tests test-rust test-python lint wheel native bench bench-rust bench-python \
+	bench-venv curves bench-docs
 
 demo: wheel
 	@$(CARGO) build --quiet --package tenfold --examples
@@ -103,13 +107,16 @@ lint:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 	python3 tools/unsafe_rooms.py
 
+# What all three benches are told.
+BENCH_OPTIONS = --rows "$(ROWS)" $(if $(REPEAT),--repeat $(REPEAT)) $(if $(LIMIT),--limit $(LIMIT))
+
 bench-rust:
-	@$(CARGO) run --quiet --release --package tenfold-bench -- \
-		--rows "$(ROWS)" --peers "$(PEERS)" $(if $(REPEAT),--repeat $(REPEAT)) $(if $(LIMIT),--limit $(LIMIT))
+	@$(CARGO) run --quiet --release --package tenfold-bench -- $(BENCH_OPTIONS) --peers "$(PEERS)"
+	@PYTHONPATH=python $(PYTHON) -m bench.picture target/bench-rust.json
 
 bench: bench-rust bench-python
 
-# The wheel is the one that `make wheel` has built; a peer that cannot be installed is printed as such.
+# A peer that cannot be installed is printed as such.
 $(BENCH_VENV)/ready: python/requirements-bench.txt
 	@$(PYTHON) -m venv $(BENCH_VENV)
 	@grep -v '^#' $< | while read -r peer; do \
@@ -117,7 +124,19 @@ $(BENCH_VENV)/ready: python/requirements-bench.txt
 	done
 	@touch $@
 
-bench-python: wheel $(BENCH_VENV)/ready
+# The wheel that `make wheel` has built, beside the peers.
+bench-venv: wheel $(BENCH_VENV)/ready
 	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps target/wheels/*.whl
-	@$(BENCH_VENV)/bin/python python/bench --rows "$(ROWS)" --peers "$(PEERS)" \
-		$(if $(REPEAT),--repeat $(REPEAT)) $(if $(LIMIT),--limit $(LIMIT))
+
+bench-python: bench-venv
+	@$(BENCH_VENV)/bin/python python/bench $(BENCH_OPTIONS) --peers "$(PEERS)"
+
+curves: bench-venv
+	@$(BENCH_VENV)/bin/python python/bench --curves $(BENCH_OPTIONS)
+
+# Built first, so that nothing but the benches runs while they measure.
+bench-docs: bench-venv
+	@$(CARGO) build --quiet --release --package tenfold-bench
+	@for bench in rust python; do $(MAKE) --no-print-directory bench-$$bench | tee target/bench-$$bench.txt; done
+	@$(MAKE) --no-print-directory curves | tee target/bench-curves.txt
+	@PYTHONPATH=python $(PYTHON) -m bench.docs

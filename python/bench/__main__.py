@@ -16,7 +16,7 @@ if __name__ == "__main__" and not __package__:
     sys.path.remove(here)
     sys.path.append(os.path.dirname(here))
 
-from bench import cell, picture, report, summary, systems
+from bench import cell, curves, picture, report, summary, systems
 from bench.rows import ALL, DEMO
 
 
@@ -32,10 +32,19 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         "--limit", type=float, default=120.0, help="seconds that one measurement may take"
     )
-    parser.add_argument("--json", type=Path, default=Path("target/bench-python.json"))
-    parser.add_argument("--svg", type=Path, default=Path("target/bench-python.svg"))
     parser.add_argument(
-        "--list", action="store_true", help="list the rows and the systems, and measure nothing"
+        "--json", type=Path, help="the numbers; default: target/bench-python.json or -curves"
+    )
+    parser.add_argument(
+        "--list",
+        action="store_true",
+        help="list the rows, the curves and the systems, and measure nothing",
+    )
+    parser.add_argument(
+        "--curves",
+        action="store_true",
+        help="how the cost grows with the work, of tenfold and the standard library; "
+        "--rows chooses among them",
     )
     parser.add_argument(
         "--demo", action="store_true", help="a short table of a few rows, measured once"
@@ -51,6 +60,9 @@ def wanted(parts: str, name: str) -> bool:
 def list_everything() -> None:
     for row in ALL:
         print(f"{row.name:<24} {row.title}")
+    print("\ncurves:")
+    for curve in curves.ALL:
+        print(f"{curve.name:<24} {curve.title}, against {curve.along}")
     print("\nsystems: " + ", ".join(system.name for system in systems.ALL))
 
 
@@ -75,9 +87,22 @@ def bench(options: argparse.Namespace) -> None:
         if wanted(options.rows, row.name):
             results.append(summary.measure(row, chosen, options.repeat, options.limit))
             report.print_row(results[-1])
-    report.write_json(options.json, results, options.repeat)
-    picture.write_svg(options.svg, results)
-    print(f"\nwritten to {options.json} and {options.svg}")
+    path = options.json or Path("target/bench-python.json")
+    report.write_rows(path, results, options.repeat)
+    picture.draw(path)
+
+
+def bench_curves(options: argparse.Namespace) -> None:
+    report.print_curves_head(options.repeat)
+    results = []
+    for curve in curves.ALL:
+        if wanted(options.rows, curve.name):
+            both = [systems.TENFOLD, systems.STANDARD]
+            results.append(summary.measure_curve(curve, both, options.repeat, options.limit))
+            report.print_curve(results[-1])
+    path = options.json or Path("target/bench-curves.json")
+    report.write_curves(path, results, options.repeat)
+    picture.draw(path)
 
 
 def main() -> None:
@@ -88,6 +113,8 @@ def main() -> None:
         list_everything()
     elif options.demo:
         demo(options.limit)
+    elif options.curves:
+        bench_curves(options)
     else:
         bench(options)
 

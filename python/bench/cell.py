@@ -1,15 +1,13 @@
 """One measurement: a row by a system, in a process of its own."""
 
-import contextlib
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 
-from bench import systems
+from bench import curves, rows, systems
+from bench.processes import end_session
 from bench.row import Row
-from bench.rows import ALL
 
 __all__ = ["Failure", "measure_apart", "measure_here"]
 
@@ -20,9 +18,17 @@ class Failure(Exception):
     """A measurement came to nothing; the text is short, for the table."""
 
 
+def find(name: str) -> Row:
+    """A row of the table, or of a curve: `queue-size@64`."""
+    name, _, point = name.partition("@")
+    if point:
+        return next(curve for curve in curves.ALL if curve.name == name).at(int(point))
+    return next(row for row in rows.ALL if row.name == name)
+
+
 def measure_here(row_name: str, system_name: str) -> None:
     """Measure in this process and print the number."""
-    row = next(row for row in ALL if row.name == row_name)
+    row = find(row_name)
     if system_name in row.floors:
         number = row.floors[system_name]()
     else:
@@ -35,7 +41,7 @@ def measure_here(row_name: str, system_name: str) -> None:
 def measure_apart(row: Row, system_name: str, limit: float) -> float:
     """Measure in a fresh process.
 
-    It is ended with all its children if it takes longer than `limit` seconds.
+    It is ended with all that it started if it takes longer than `limit` seconds.
     """
     command = [
         sys.executable,
@@ -44,18 +50,27 @@ def measure_apart(row: Row, system_name: str, limit: float) -> float:
         row.name,
         system_name,
     ]
-    # Files, not pipes: a process that outlives the measurement would keep a pipe open.
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+    # Files, not pipes: a process that outlives the measurement would keep a pipe open. And a folder
+    # for what systems put into the temporary one and do not take away.
+    with (
+        tempfile.TemporaryFile("w+") as output,
+        tempfile.TemporaryFile("w+") as errors,
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+    ):
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            start_new_session=True,
+            env={**os.environ, "TMPDIR": folder},
         )
         try:
             process.wait(limit)
         except subprocess.TimeoutExpired:
             raise Failure(f"not done in {limit:.0f} s") from None
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            end_session(process.pid)
             process.wait()
         output.seek(0)
         errors.seek(0)

@@ -8,6 +8,7 @@ package can do that, then `close` and `join`. Where a package's own default is o
 import logging
 import multiprocessing
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -239,6 +240,8 @@ class Ray(Peer):
         self._ray = ray
         # Its workers do not get sys.path.
         os.environ["PYTHONPATH"] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        # Its files, which it leaves behind, into the folder that goes with the measurement.
+        os.environ["RAY_TMPDIR"] = tempfile.gettempdir()
 
     def Pool(self, workers: int) -> Any:
         from ray.util.multiprocessing import Pool

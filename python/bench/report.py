@@ -6,38 +6,20 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.row import Unit
-from bench.summary import RowResult
+from bench.figures import figure, size, times
+from bench.summary import CurveResult, RowResult
 from bench.systems import STANDARD, TENFOLD
 
-__all__ = ["figure", "print_demo_head", "print_demo_row", "print_head", "print_row", "write_json"]
-
-_SCALES: dict[Unit, list[tuple[float, str]]] = {
-    Unit.PER_SECOND: [(1e6, "M/s"), (1e3, "k/s"), (1.0, "/s")],
-    Unit.BYTES_PER_SECOND: [(1e9, "GB/s"), (1e6, "MB/s"), (1e3, "kB/s")],
-    Unit.SECONDS: [(1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns")],
-    Unit.BYTES: [(2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")],
-    Unit.SHARE: [(0.01, "%")],
-}
-
-
-def figure(unit: Unit, value: float) -> str:
-    """A number with three digits and the fitting prefix."""
-    if value == 0:
-        return "0"
-    scales = _SCALES[unit]
-    size, name = next(((size, name) for size, name in scales if value >= size), scales[-1])
-    value /= size
-    digits = 2 if value < 10 else 1 if value < 100 else 0
-    return f"{value:.{digits}f} {name}"
-
-
-def times(ratio: float | None) -> str:
-    """A ratio with three digits."""
-    if ratio is None:
-        return ""
-    digits = 0 if ratio >= 100 else 1 if ratio >= 10 else 2 if ratio >= 0.1 else 3
-    return f"x{ratio:.{digits}f}"
+__all__ = [
+    "print_curve",
+    "print_curves_head",
+    "print_demo_head",
+    "print_demo_row",
+    "print_head",
+    "print_row",
+    "write_curves",
+    "write_rows",
+]
 
 
 def _machine(repeat: int) -> dict[str, object]:
@@ -51,13 +33,17 @@ def _machine(repeat: int) -> dict[str, object]:
     }
 
 
-def print_head(repeat: int) -> None:
+def _print_machine(repeat: int) -> None:
     machine = _machine(repeat)
     print(
         f"Python {machine['python']}, {machine['cores']} cores, load {machine['load']} before; "
         f"{repeat} runs a cell, in turn, each in a fresh process"
     )
     print(f"times: how many times as good as {STANDARD.name}, whatever the unit\n")
+
+
+def print_head(repeat: int) -> None:
+    _print_machine(repeat)
     print(f"{'':<34}{'median':>12}{'spread':>9}{'times':>9}", flush=True)
 
 
@@ -101,29 +87,76 @@ def print_demo_row(result: RowResult) -> None:
     print(f"{result.row.title:<54}{cells[0]:>16}{cells[1]:>12}{ratio:>9}", flush=True)
 
 
-def write_json(path: Path, results: Sequence[RowResult], repeat: int) -> None:
-    rows = [
+def print_curves_head(repeat: int) -> None:
+    _print_machine(repeat)
+
+
+def print_curve(result: CurveResult) -> None:
+    """A line for each size: both systems, how they compare, and the floors."""
+    curve = result.curve
+    names = [TENFOLD.name, STANDARD.name]
+    heads = "".join(f"{name:>17}" for name in names) + f"{'times':>9}"
+    heads += "".join(f"   ({name})" for name in curve.floors)
+    print(f"{curve.title} ({curve.name})\n  {curve.along:<20}{heads}")
+    for point, row in result.points:
+        found = {system.name: system for system in row.systems}
+        cells = []
+        for name in (*names, *curve.floors):
+            system = found[name]
+            if system.median is None:
+                cells.append(system.error or "not measured")
+            else:
+                cells.append(figure(curve.unit, system.median))
+        line = "".join(f"{cell:>17}" for cell in cells[: len(names)])
+        line += f"{times(row.ratio(*names)):>9}"
+        line += "".join(f"   {cell}" for cell in cells[len(names) :])
+        print(f"  {size(curve.scale, point):<20}{line}", flush=True)
+    print(flush=True)
+
+
+def _row(result: RowResult) -> dict[str, object]:
+    """A row for the JSON."""
+    return {
+        "name": result.row.name,
+        "title": result.row.title,
+        "unit": result.row.unit.value,
+        "more_is_better": result.row.unit.more_is_better,
+        "best_peer": result.best_peer(),
+        "systems": [
+            {
+                "system": system.name,
+                "floor": system.is_floor,
+                "median": system.median,
+                "spread": system.spread,
+                "times_standard": result.ratio(system.name, STANDARD.name),
+                "samples": system.samples,
+                "error": system.error,
+            }
+            for system in result.systems
+        ],
+        "absent": result.absent,
+    }
+
+
+def _write(path: Path, report: dict[str, object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def write_rows(path: Path, results: Sequence[RowResult], repeat: int) -> None:
+    _write(path, {**_machine(repeat), "rows": [_row(result) for result in results]})
+
+
+def write_curves(path: Path, results: Sequence[CurveResult], repeat: int) -> None:
+    curves = [
         {
-            "name": result.row.name,
-            "title": result.row.title,
-            "unit": result.row.unit.value,
-            "more_is_better": result.row.unit.more_is_better,
-            "best_peer": result.best_peer(),
-            "systems": [
-                {
-                    "system": system.name,
-                    "floor": system.is_floor,
-                    "median": system.median,
-                    "spread": system.spread,
-                    "times_standard": result.ratio(system.name, STANDARD.name),
-                    "samples": system.samples,
-                    "error": system.error,
-                }
-                for system in result.systems
-            ],
-            "absent": result.absent,
+            "name": result.curve.name,
+            "title": result.curve.title,
+            "along": result.curve.along,
+            "scale": result.curve.scale.value,
+            "unit": result.curve.unit.value,
+            "points": [{"at": point, **_row(row)} for point, row in result.points],
         }
         for result in results
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**_machine(repeat), "rows": rows}, indent=2) + "\n")
+    _write(path, {**_machine(repeat), "curves": curves})

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench.cell import Failure, measure_apart
+from bench.curve import Curve
 from bench.row import Row
 from bench.systems import STANDARD, TENFOLD, System
 
-__all__ = ["RowResult", "SystemResult", "measure"]
+__all__ = ["CurveResult", "RowResult", "SystemResult", "measure", "measure_curve"]
 
 
 @dataclass
@@ -66,6 +67,14 @@ class RowResult:
         return best(peers, key=peers.__getitem__) if peers else None
 
 
+@dataclass
+class CurveResult:
+    """A curve, measured: a row for each size."""
+
+    curve: Curve
+    points: list[tuple[int, RowResult]]
+
+
 def measure(row: Row, systems: Sequence[System], repeat: int, limit: float) -> RowResult:
     """Measure all systems of a row in turn, `repeat` times."""
     absent = {
@@ -81,3 +90,11 @@ def measure(row: Row, systems: Sequence[System], repeat: int, limit: float) -> R
                 except Failure as failure:
                     result.error = str(failure)
     return RowResult(row, results, absent)
+
+
+def measure_curve(
+    curve: Curve, systems: Sequence[System], repeat: int, limit: float
+) -> CurveResult:
+    """Measure all systems at each size in turn."""
+    points = [(point, measure(curve.at(point), systems, repeat, limit)) for point in curve.points]
+    return CurveResult(curve, points)

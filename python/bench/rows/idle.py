@@ -1,10 +1,9 @@
 """What a pool of eight costs while it does nothing."""
 
-import os
 import time
-from pathlib import Path
 from typing import Any
 
+from bench.processes import memory_of, own, processor_time_of
 from bench.row import Row, Unit
 from bench.rows.pools import end
 from bench.tasks import tiny
@@ -13,34 +12,6 @@ __all__ = ["ROWS"]
 
 WORKERS = 8
 REST = 10.0
-
-
-def own_processes() -> list[int]:
-    """This process, its descendants, and whatever else is in its session."""
-    parents, sessions = {}, {}
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            fields = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        parents[int(pid)], sessions[int(pid)] = int(fields[1]), int(fields[3])
-    own = {os.getpid(), *(pid for pid, session in sessions.items() if session == os.getsid(0))}
-    while more := {pid for pid, parent in parents.items() if parent in own} - own:
-        own |= more
-    return sorted(own)
-
-
-def memory_of(pid: int) -> int:
-    """Bytes of a process, of shared pages its part (PSS)."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-def processor_time_of(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def idle_pool(system: Any) -> Any:
@@ -52,16 +23,16 @@ def idle_pool(system: Any) -> Any:
 
 def memory(system: Any) -> float:
     pool = idle_pool(system)
-    total = sum(memory_of(pid) for pid in own_processes())
+    total = sum(memory_of(pid) for pid in own())
     end(pool)
     return float(total)
 
 
 def processor_time(system: Any) -> float:
     pool = idle_pool(system)
-    before = sum(processor_time_of(pid) for pid in own_processes())
+    before = sum(processor_time_of(pid) for pid in own())
     time.sleep(REST)
-    used = sum(processor_time_of(pid) for pid in own_processes()) - before
+    used = sum(processor_time_of(pid) for pid in own()) - before
     end(pool)
     return max(used, 0.0)
 
