@@ -60,14 +60,14 @@ def python(tmp_path):
     that must be in it; with `tracebacks`, there are so many at most.
     """
 
-    def run(*command, status=0, stderr=None, tracebacks=None, cwd=tmp_path):
+    def run(*command, status=0, stderr=None, tracebacks=None, cwd=tmp_path, limit=LIMIT):
         if len(command) == 1:
             program = tmp_path / "program.py"
             program.write_text(command[0])
             command = (program,)
         folder = Path(tenfold.__file__).parent.parent
         environment = {**os.environ, "PYTHONPATH": str(folder)}
-        process, out, err = finish(command, LIMIT, cwd=cwd, env=environment)
+        process, out, err = finish(command, limit, cwd=cwd, env=environment)
         if stderr is None:
             assert err == ""
         else:
