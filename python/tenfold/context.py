@@ -24,6 +24,12 @@ class BaseContext(std.BaseContext):
         manager.start()
         return manager
 
+    def Pipe(self, duplex=True):
+        """Return both ends of a pipe; without `duplex`, the receiver and the sender."""
+        from ._pipe import Pipe
+
+        return Pipe(duplex)
+
     def Lock(self):
         """Return a lock that processes share."""
         from .synchronize import Lock

@@ -6,6 +6,7 @@
 //!  family  record     who belongs to the program: joining, leaving, the warden; how a process ended
 //!  sync  queues  containers  data  pool        the native classes, each a thin shell around the engine's
 //!       │
+//!  connection         messages through pipes and sockets, as the standard library has them
 //!  codec              objects ⇄ bytes: a native path for plain values, pickle for the rest
 //!  carrier            which handles a pickle mentions
 //!  waiting            every blocking call: lets go of the GIL, hears of signals
@@ -26,6 +27,7 @@ mod buffers;
 mod calls;
 mod carrier;
 mod codec;
+mod connection;
 mod containers;
 mod errors;
 mod family;
@@ -51,6 +53,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     buffers::register(module)?;
     codec::register(module)?;
     carrier::register(module)?;
+    connection::register(module)?;
     #[cfg(feature = "kill-points")]
     kill_points::register(module)?;
     memory::register(module)?;

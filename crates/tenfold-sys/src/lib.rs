@@ -15,6 +15,7 @@
 //! | [`spawn`], [`executable`], [`at_fork`], [`signals`] | starting this executable again, and becoming a worker in it |
 //! | [`descriptors`] | `close_range`, `/dev/null` for the standard streams |
 //! | [`bell`], [`poll`] | a pipe to wake a poller in another process |
+//! | [`stream`] | `read`, `writev` and `poll` of one descriptor that somebody else owns |
 //! | [`limits`] | `getrlimit`, free memory, cgroups |
 //!
 //! Linux only, x86-64 and aarch64.
@@ -38,6 +39,7 @@ pub mod process;
 pub mod procfs;
 pub mod signals;
 pub mod spawn;
+pub mod stream;
 pub mod timer;
 pub mod wiped_page;
 

@@ -47,6 +47,8 @@ UNREACHABLE = {
 }
 # Only who forks by itself gets there; there is a slot for a child that is not there yet.
 FORKED = {"participant.claimed", "participant.birth-prepared"}
+# Where those get who clear up behind a dead one.
+CLEARING_UP = {"sweep.claimed", "sweep.locks-done", "sweep.done", "board.reclaimed"}
 # Where only the warden gets, whose deaths have tests of their own.
 WARDEN = {"warden.started", "warden.ending"}
 # How often to try to get to a point where one gets only if another process is slower.

@@ -134,6 +134,10 @@ def ring(_, event, condition):
         time.sleep(0.001)
 
 
+def come(ready):
+    ready[os.getpid()] = True
+
+
 def square(n):
     time.sleep(0.0005)
     return n * n
@@ -148,7 +152,9 @@ class Crew:
         self.members = [self.start() for _ in range(size)]
 
     def start(self):
-        process = self.ctx.Process(target=self.target, args=(self.started, *self.args))
+        process = self.ctx.Process(
+            target=self.target, args=(self.started, *self.args), daemon=True
+        )
         self.started += 1
         process.start()
         return process
@@ -217,7 +223,7 @@ def one_round(method, seconds, dice, total):
     seen = ctx.RawArray("q", PRODUCERS * consumers_limit)
     lock, pair, died = ctx.Lock(), ctx.RawArray("q", 2), ctx.RawArray("q", 1)
     value, event, condition = ctx.Value("q", 0), ctx.Event(), ctx.Condition()
-    with ctx.Manager() as manager, ctx.Pool(2) as pool:
+    with ctx.Manager() as manager, ctx.Pool(2, come, (ready := manager.dict(),)) as pool:
         producers = Crew(ctx, produce, 2, queue, notes)
         consumers = Crew(ctx, consume, 2, queue, seen)
         lockers = Crew(ctx, hold, 2, lock, pair, died)
@@ -239,10 +245,12 @@ def one_round(method, seconds, dice, total):
                 time.sleep(dice.random() * 0.05)
                 crew = dice.choice([*crews, None])
                 if crew is None:
-                    try:
-                        os.kill(dice.choice(pool._pool).pid, signal.SIGKILL)
-                    except (IndexError, ProcessLookupError):
+                    # Not those that are starting: three such deaths in a row make a broken pool.
+                    workers = [worker for worker in pool._pool if worker.pid in ready]
+                    if not workers:
                         continue
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(dice.choice(workers).pid, signal.SIGKILL)
                     killed_workers += 1
                 else:
                     crew.kill_one(dice)

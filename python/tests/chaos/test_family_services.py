@@ -29,6 +29,12 @@ def processes(word):
             pass
     return found
 
+def the_only(word):
+    "That child. Just started, it may still have its parent's command line."
+    eventually(lambda: processes(word))
+    (found,) = processes(word)
+    return found
+
 def has_ended(child):
     "Whether it is dead to everybody; before that, whoever looks may still meet it."
     return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
@@ -86,7 +92,7 @@ if __name__ == "__main__":
     context = tenfold.get_context({method!r})
     queue = context.Queue()
     with context.Pool(2) as pool:
-        (warden,) = processes("run_warden")
+        warden = the_only("run_warden")
         os.kill(warden, signal.SIGKILL)
         eventually(lambda: has_ended(warden))
         # Those that are there go on, and so does what is started afterwards.
@@ -110,7 +116,7 @@ if __name__ == "__main__":
     context = tenfold.get_context({method!r})
     first = context.Process(target=time.sleep, args=(1000,))
     first.start()
-    (warden,) = processes("run_warden")
+    warden = the_only("run_warden")
     os.kill(warden, signal.SIGKILL)
     # The next start looks whether there is one.
     eventually(lambda: has_ended(warden))
@@ -136,7 +142,7 @@ if __name__ == "__main__":
     context = tenfold.get_context({method!r})
     child = context.Process(target=time.sleep, args=(1000,))
     child.start()
-    (warden,) = processes("run_warden")
+    warden = the_only("run_warden")
     eventually(lambda: children(warden))
     print(warden, child.pid, *children(warden), flush=True)
     time.sleep(1000)
@@ -158,7 +164,7 @@ if __name__ == "__main__":
 if __name__ == "__main__":
     child = tenfold.get_context("fork").Process(target=time.sleep, args=(1000,))
     child.start()
-    (warden,) = processes("run_warden")
+    warden = the_only("run_warden")
     for _ in range(3):
         eventually(lambda: children(warden))
         (deputy,) = children(warden)

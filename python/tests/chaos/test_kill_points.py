@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from companions import LONG, eventually, finish, is_running
-from dying import FORKED, UNREACHABLE, WARDEN
+from dying import CLEARING_UP, FORKED, UNREACHABLE, WARDEN
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "python" / "tenfold"
@@ -55,6 +55,9 @@ def die_everywhere(run, method, passes, limit):
     program = Path(__file__).parent / "dying.py"
     deaths = json.loads(run(program, method, *map(str, passes), limit=limit))
     unreached = {point for point, count in deaths.items() if not count}
+    if method == "forkserver":
+        # The server, which reaps, most often clears up sooner than who is to die at it.
+        unreached -= CLEARING_UP
     assert unreached == UNREACHABLE.keys() | WARDEN | (FORKED if method != "fork" else set())
 
 

@@ -94,8 +94,8 @@ class Accepting:
             try:
                 with self.listener.accept() as client:
                     word = client.recv()
-                    client.send(word)
                     self.outcomes.append(word)
+                    client.send(word)
                     if word == "end":
                         return
             except Exception as error:
@@ -122,7 +122,7 @@ def accepting():
 
 
 class TestListener:
-    """The standard library's, which tenfold.connection is."""
+    """`Listener.accept` is the standard library's code, on tenfold's connections."""
 
     @pytest.mark.parametrize("name", beginnings(""))
     def test_what_is_wrong_is_refused_and_the_listener_goes_on(self, accepting, tmp_path, name):

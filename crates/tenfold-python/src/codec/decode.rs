@@ -184,7 +184,7 @@ fn decode_buffers<'py>(py: Python<'py>, body: &[u8]) -> PyResult<Bound<'py, PyAn
 }
 
 /// The object of which `pickled`, something with a buffer, is the pickle.
-pub(super) fn unpickle<'py, T>(
+pub(crate) fn unpickle<'py, T>(
     pickled: &Bound<'py, T>,
     buffers: Option<&Bound<'py, PyList>>,
 ) -> PyResult<Bound<'py, PyAny>> {

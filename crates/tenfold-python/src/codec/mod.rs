@@ -30,7 +30,7 @@ mod pickling;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-pub(crate) use decode::{as_pickle, decode, decode_payload};
+pub(crate) use decode::{as_pickle, decode, decode_payload, unpickle};
 pub(crate) use encode::{Encoded, encode, encode_short, exactly};
 pub(crate) use pickling::Reducers;
 
