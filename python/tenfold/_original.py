@@ -77,9 +77,21 @@ def adopt_seeing(
     return adopt(function, {**vars(module), "__name__": name, **others})
 
 
-def overlay(module: types.ModuleType, **names: object) -> types.SimpleNamespace:
+class _Overlay:
+    """A module but for some names. It holds no copy of the others: to let go of a copy costs a
+    process that has just forked a page for each object in it."""
+
+    def __init__(self, module: types.ModuleType, names: dict[str, object]) -> None:
+        self._module = module
+        vars(self).update(names)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._module, name)
+
+
+def overlay(module: types.ModuleType, **names: object) -> _Overlay:
     """What a module has, but for some names: to be seen in its place."""
-    return types.SimpleNamespace(**{**vars(module), **names})
+    return _Overlay(module, names)
 
 
 def keep_originals() -> None:

@@ -1,12 +1,40 @@
 """Starts a child that is a copy of this process, and looks after any child."""
 
-import contextlib
 import os
+import threading
 
 from . import _family
 from ._original import adopt_seeing, mirror, overlay
 
 std = mirror(globals(), "popen_fork")
+
+
+class _Start(threading.local):
+    """The start that a thread is at: the pipes that nobody else closes if it fails."""
+
+    ends = ()
+
+
+_current = _Start()
+
+
+def _pipe():
+    """Make a pipe; stands in for `os.pipe` below."""
+    ends = os.pipe()
+    _current.ends += ends
+    return ends
+
+
+def _fork():
+    """Fork the child; stands in for `os.fork` below."""
+    try:
+        pid = os.fork()
+    except OSError:
+        _family.not_forked()
+        raise
+    # From here on the code that forked closes what it has opened.
+    _current.ends = ()
+    return pid
 
 
 class Popen(std.Popen):
@@ -17,30 +45,20 @@ class Popen(std.Popen):
         process_obj._record = self._record = _family.new_record()
         self._start(process_obj)
 
+    _fork_and_go_on = adopt_seeing(
+        std.Popen._launch, std, __name__, os=overlay(os, pipe=_pipe, fork=_fork)
+    )
+
     def _start(self, process_obj):
         """Make the child, which goes on in `process_obj._bootstrap` and never returns from here."""
-        # The standard library leaves its pipes open if there is no room for a child.
-        with contextlib.ExitStack() as opened:
-
-            def pipe():
-                ends = os.pipe()
-                for end in ends:
-                    opened.callback(os.close, end)
-                return ends
-
-            def fork():
-                try:
-                    pid = os.fork()
-                except OSError:
-                    _family.not_forked()
-                    raise
-                # From here on the code that forked closes what it has opened.
-                opened.pop_all()
-                return pid
-
-            replaced = overlay(os, pipe=pipe, fork=fork)
-            launch = adopt_seeing(std.Popen._launch, std, __name__, os=replaced)
-            launch(self, process_obj)
+        try:
+            self._fork_and_go_on(process_obj)
+        except BaseException:
+            # The standard library leaves its pipes open if there is no room for a child.
+            for end in _current.ends:
+                os.close(end)
+            _current.ends = ()
+            raise
         _family.forked(self.pid)
 
     def poll(self, flag=os.WNOHANG):

@@ -11,7 +11,7 @@
 //! *Killed here:* a child that dies before it has a slot was nobody yet; its maker reaps it. One that arrives after the
 //! family has ended finds that out before it runs anything.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 use std::fmt;
 use std::str::FromStr;
 
@@ -25,6 +25,9 @@ use crate::deputy::Deputy;
 use crate::places::{self, Service, flag};
 use crate::start_hook;
 use crate::{ending, nursery, warden};
+
+/// The participant that has told the warden of itself; in a child of fork, at first, the one that forked it.
+static TOLD: AtomicU32 = AtomicU32::new(0);
 
 /// What a process that is exec'd must know to join the family. It travels as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,19 +110,22 @@ impl Invitation {
     /// # Errors
     /// If the heap cannot be attached; [`HeapError::FamilyEnded`] if the root is gone: exit then.
     pub fn accept(&self, standing: Standing) -> Result<Heap, GuestError> {
-        let heap = match Heap::existing() {
-            Some(heap) if heap.nonce() == self.nonce => heap,
-            Some(_) => return Err(GuestError::Taken),
+        match Heap::existing() {
+            Some(heap) if heap.nonce() == self.nonce => {
+                settle(heap, standing, Some(self.maker))?;
+                Ok(heap)
+            }
+            Some(_) => Err(GuestError::Taken),
             None => {
                 let file = start_hook::take_memory_file(self.fd)
                     .map_err(|errno| GuestError::Descriptor { fd: self.fd, errno })?;
                 let heap = Heap::attach(file, self.nonce)?;
                 participant::adopt(heap, participant::claim(heap, self.maker)?)?;
-                heap
+                settle(heap, standing, Some(self.maker))?;
+                warden::notify(heap);
+                Ok(heap)
             }
-        };
-        settle(heap, standing, Some(self.maker))?;
-        Ok(heap)
+        }
     }
 }
 
@@ -129,6 +135,8 @@ impl Invitation {
 /// # Errors
 /// [`HeapError::FamilyEnded`] if the root is gone, or the maker of a daemon: exit then.
 pub fn settle(heap: Heap, standing: Standing, maker: Option<Identity>) -> Result<(), HeapError> {
+    // Whoever forked this process has told the warden, unless there was no slot yet that it could have looked at.
+    let unheard_of = !participant::have_slot();
     let me = participant::me(heap)?;
     if let Some(maker) = maker {
         participant::roster(me.slot(), heap).made_by(maker);
@@ -142,7 +150,9 @@ pub fn settle(heap: Heap, standing: Standing, maker: Option<Identity>) -> Result
     if heap.has_ended() || standing.daemon && orphaned {
         return Err(HeapError::FamilyEnded);
     }
-    warden::notify(heap);
+    if unheard_of {
+        warden::notify(heap);
+    }
     Ok(())
 }
 
@@ -184,12 +194,18 @@ pub fn ensure_warden<E: From<HeapError>>(heap: Heap, start: impl FnOnce(&str, i3
     use std::os::fd::AsRawFd;
     let word = Service::Warden.word(heap);
     let before = word.load(Ordering::Acquire);
+    let me = participant::me(heap)?;
     if let Some(who) = Identity::from_bits(before as u32)
-        && nursery::lives(heap, who)
+        && (warden::has_bell(heap, who) || nursery::lives(heap, who))
     {
+        // If this process dies before it has told of a child, the warden looks around; so it must know of this process.
+        // Nobody has told of one that the program forked by itself.
+        let started = places::flags(heap, me).load(Ordering::Acquire) & flag::STARTED != 0;
+        if !started && TOLD.swap(me.bits(), Ordering::AcqRel) != me.bits() {
+            warden::notify(heap);
+        }
         return Ok(());
     }
-    let me = participant::me(heap)?;
     note_root(heap, me);
     let claimed = participant::claim(heap, me)?;
     places::flags(heap, claimed).store(flag::STARTED | flag::WARDEN, Ordering::Release);

@@ -21,7 +21,7 @@ use tenfold_shm::participant::{self, Identity};
 use tenfold_sys::bell::{self, Bell};
 use tenfold_sys::clock::Deadline;
 use tenfold_sys::poll::wait_readable;
-use tenfold_sys::process::{self, ExitStatus, PidFd};
+use tenfold_sys::process::{self, ExitStatus, Pid, PidFd};
 
 use crate::deputy::Deputy;
 use crate::ending;
@@ -41,13 +41,24 @@ const LAST_MOMENTS: Duration = Duration::from_millis(300);
 /// Tells the warden that there is a process to watch. It looks around when it starts, so nothing is
 /// lost while there is none.
 pub(crate) fn notify(heap: Heap) {
-    let Some(warden) = Service::Warden.identity(heap) else { return };
-    let inode = Service::WardenBellInode.word(heap).load(Ordering::Acquire);
-    let number = Service::WardenBell.word(heap).load(Ordering::Acquire);
-    if let (true, Ok(number)) = (inode != 0, i32::try_from(number)) {
+    if let Some(warden) = Service::Warden.identity(heap)
+        && let Some((pid, number, inode)) = bell_of(heap, warden)
+    {
         // A dead warden's successor looks around anyway.
-        let _ = bell::ring_remote(participant::roster(warden.slot(), heap).pid(), number, inode);
+        let _ = bell::ring_remote(pid, number, inode);
     }
+}
+
+/// Whether the bell of this warden hangs where it says: then the warden lives, for a dead process has no descriptors.
+pub(crate) fn has_bell(heap: Heap, warden: Identity) -> bool {
+    bell_of(heap, warden).is_some_and(|(pid, number, inode)| bell::is_there(pid, number, inode))
+}
+
+/// Where the bell of a warden is: the process, the descriptor's number there, the pipe's inode.
+fn bell_of(heap: Heap, warden: Identity) -> Option<(Pid, i32, u64)> {
+    let inode = Service::WardenBellInode.word(heap).load(Ordering::Acquire);
+    let number = i32::try_from(Service::WardenBell.word(heap).load(Ordering::Acquire)).ok()?;
+    (inode != 0).then(|| (participant::roster(warden.slot(), heap).pid(), number, inode))
 }
 
 struct Watched {

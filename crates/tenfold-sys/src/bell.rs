@@ -66,17 +66,22 @@ impl Bell {
 pub fn ring_remote(pid: Pid, number: RawFd, inode: u64) -> Result<()> {
     // O_PATH first: opening what may meanwhile be a device for real can have effects. And for both directions in the
     // end, so that there is a reader for certain: without one, the write would raise SIGPIPE.
-    for access in [OFlags::PATH, OFlags::RDWR] {
-        let fd = procfs::open_fd(pid, number, access)?;
-        let stat = rustix::fs::fstat(&fd)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::Fifo || stat.st_ino != inode {
-            return Err(Errno::BADF);
-        }
-        if access == OFlags::RDWR {
-            return ring(fd.as_fd());
-        }
+    find(pid, number, inode, OFlags::PATH)?;
+    ring(find(pid, number, inode, OFlags::RDWR)?.as_fd())
+}
+
+/// Whether [`ring_remote`] would find the bell: so not if its process has died, even if that has not been reaped.
+pub fn is_there(pid: Pid, number: RawFd, inode: u64) -> bool {
+    find(pid, number, inode, OFlags::PATH).is_ok()
+}
+
+fn find(pid: Pid, number: RawFd, inode: u64, access: OFlags) -> Result<OwnedFd> {
+    let fd = procfs::open_fd(pid, number, access)?;
+    let stat = rustix::fs::fstat(&fd)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Fifo || stat.st_ino != inode {
+        return Err(Errno::BADF);
     }
-    Ok(())
+    Ok(fd)
 }
 
 fn ring(fd: BorrowedFd<'_>) -> Result<()> {
@@ -122,6 +127,19 @@ mod tests {
         assert!(rung(&bell));
         bell.drain();
         assert!(!rung(&bell));
+    }
+
+    #[test]
+    fn a_dead_process_has_no_bell() {
+        let bell = Bell::new().expect("bell");
+        let (number, inode) = (bell.write_number(), bell.inode());
+        assert!(is_there(pid(), number, inode));
+        let child = forked(|| exit_now(0));
+        let dead = child.0;
+        // Not reaped: the number is the child's still.
+        crate::process::PidFd::open(dead).expect("pidfd").wait_dead(Deadline::never());
+        assert!(!is_there(dead, number, inode));
+        child.join();
     }
 
     #[test]

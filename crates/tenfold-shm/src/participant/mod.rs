@@ -278,6 +278,12 @@ pub fn me(heap: Heap) -> Result<Identity> {
     seat(heap).map(Seat::identity)
 }
 
+/// Whether the calling process has a slot already: the fork handler gives one to each child of a participant, unless
+/// there is no room.
+pub fn have_slot() -> bool {
+    identity::current().is_some()
+}
+
 /// Whether the calling process is that participant; not in a child of fork, whatever its parent was.
 #[inline]
 pub fn is_me(who: Identity) -> bool {
