@@ -10,10 +10,10 @@ Workers that die again and again before they are ready are not replaced: the poo
 
 import contextlib
 import os
-import signal
 import threading
 import time
 
+from . import _ctrl_c
 from ._attendant import Attendant
 from ._original import original
 
@@ -25,33 +25,6 @@ _FAILURES_MAX = 3
 _GRACE = 2.0
 # Seconds that feeding threads have to notice the end.
 _FEEDERS_GRACE = 0.2
-
-
-@contextlib.contextmanager
-def _deaf_to_ctrl_c():
-    """What inherits this thread's mask hears of Ctrl-C only once it says so (`_worker.work`)."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
-def _ctrl_c_later():
-    """Put off Ctrl-C: what is started piece by piece must not be left half done."""
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield
-        return
-    arrived = []
-    signal.signal(signal.SIGINT, lambda *arguments: arrived.append(arguments))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        if arrived:
-            handler(*arrived[0])
 
 
 class Crew:
@@ -103,11 +76,16 @@ class Crew:
         with self._lock:
             while len(self._workers) < self._size and not self._terminated:
                 worker = self._make()
+                if self._method == "spawn":
+                    from . import resource_tracker
+
+                    # Its start, within that of a worker, would let Ctrl-C in again.
+                    resource_tracker.ensure_running()
                 with contextlib.ExitStack() as around:
                     if self._method != "fork":
-                        around.enter_context(_ctrl_c_later())
+                        around.enter_context(_ctrl_c.later())
                     if self._method != "forkserver":
-                        around.enter_context(_deaf_to_ctrl_c())
+                        around.enter_context(_ctrl_c.deaf())
                     worker.start()
                     self._workers.append(worker)
 

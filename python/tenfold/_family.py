@@ -43,10 +43,11 @@ native.run_warden(sys.argv[2])
 
 
 def _start_warden(invitation, fd):
-    from . import spawn
+    from . import _ctrl_c, spawn
 
     command = [spawn.get_executable(), "-I", "-S", "-c", _WARDEN, _native.__file__, invitation]
-    return execute(command[0], command, [fd])
+    with _ctrl_c.deaf():
+        return execute(command[0], command, [fd])
 
 
 def execute(path, arguments, descriptors):

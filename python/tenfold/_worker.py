@@ -18,22 +18,27 @@ def work(board, initializer, initargs, max_tasks, max_memory, hears_ctrl_c):
     # A worker may have workers of its own: they go when it goes.
     process.current_process()._config["tenfold_worker"] = True
     try:
-        if hears_ctrl_c:
-            # What came before is for the parent.
-            with contextlib.suppress(KeyboardInterrupt):
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         if max_memory is not None:
             _limit_memory(max_memory)
         if initializer is not None:
-            initializer(*initargs)
+            _initialize(initializer, initargs, hears_ctrl_c)
     except KeyboardInterrupt:
         os._exit(1)
     except BaseException as error:
         if board.declare_broken(error):
             raise
         os._exit(1)
-    board.work(max_tasks)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    board.work(max_tasks, hears_ctrl_c)
+
+
+def _initialize(initializer, initargs, hears_ctrl_c):
+    if hears_ctrl_c:
+        # What came before is for the parent.
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    initializer(*initargs)
+    if hears_ctrl_c:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def _limit_memory(max_memory):

@@ -7,7 +7,7 @@ library.
 
 import sys
 
-from . import _family, process
+from . import _ctrl_c, _family, process
 from ._original import mirror
 
 std = mirror(globals(), "context")
@@ -171,6 +171,8 @@ class BaseProcess(process.BaseProcess):
 
     # How it ended, for whoever asks; from its start on.
     _record = None
+    # Whether it is a pool's worker.
+    _is_worker = False
 
     def start(self):
         """Start the process; its `run` is called there."""
@@ -185,6 +187,7 @@ class BaseProcess(process.BaseProcess):
             current._config["daemon"] = True
 
     def _bootstrap(self, parent_sentinel=None):
+        _ctrl_c.hear(self._is_worker)
         _family.settle(self.daemon)
         if self._record is not None:
             self._record.take_up()

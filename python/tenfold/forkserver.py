@@ -21,6 +21,7 @@ import sys
 
 from . import (  # noqa: F401  (looked up by what is adopted)
     _alias,
+    _ctrl_c,
     _family,
     connection,
     process,
@@ -43,8 +44,11 @@ def _start_server(executable, arguments, descriptors):
         first += "import tenfold; tenfold.install(); "
     # The main module shall see what it would see in a child.
     first += f"sys.argv = {sys.argv!r}; "
-    program = spawn.child_program(program).replace("from tenfold.", first + "from tenfold.", 1)
-    return _family.execute(executable, [*options, program], [*descriptors, heap])
+    with _ctrl_c.deaf() as mask:
+        if signal.SIGINT not in mask:
+            first += "from tenfold import _ctrl_c; _ctrl_c.held_back = True; "
+        program = spawn.child_program(program).replace("from tenfold.", first + "from tenfold.", 1)
+        return _family.execute(executable, [*options, program], [*descriptors, heap])
 
 
 def _address_in_no_folder(family):

@@ -306,6 +306,7 @@ def _maker(pool, arguments):
         made = make(context, target=work, args=arguments)
         made.name = made.name.replace("Process", "PoolWorker")
         made.daemon = True
+        made._is_worker = True
         return made
 
     return worker

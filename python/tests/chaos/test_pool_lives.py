@@ -198,9 +198,46 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("delay", [0.01, 0.03, 0.1, 0.2])
 def test_ctrl_c_while_workers_start(python, method, delay):
     source = INTERRUPTED_IN_THE_START.format(method=method, delay=delay)
-    # The fork server's children are on their own for a moment.
-    tracebacks = 1 if method != "forkserver" else None
-    python(source, status=-signal.SIGINT, stderr="KeyboardInterrupt", tracebacks=tracebacks)
+    python(source, status=-signal.SIGINT, stderr="KeyboardInterrupt", tracebacks=1)
+
+
+INTERRUPTED_WORKERS = """
+import contextlib, os, signal, threading, time, tenfold, tenfold.pool
+
+def same(x):
+    return x
+
+def interrupt():
+    while not stop.wait(0.001):
+        for worker in list(pool._pool):
+            # One that has ended has no pid of its own any more.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGINT)
+
+if __name__ == "__main__":
+    stop = threading.Event()
+    with tenfold.get_context({method!r}).Pool(2, maxtasksperchild=1) as pool:
+        thread = threading.Thread(target=interrupt, daemon=True)
+        thread.start()
+        # In a task it is that task's error; a second one may come while the first is reported.
+        in_a_task = (KeyboardInterrupt, tenfold.pool.MaybeEncodingError)
+        for x in range(15):
+            with contextlib.suppress(*in_a_task):
+                assert pool.apply(same, (x,)) == x
+        stop.set()
+        thread.join()
+        while True:
+            with contextlib.suppress(*in_a_task):
+                assert pool.map(same, range(10)) == list(range(10))
+                break
+    pool.join()
+"""
+
+
+@pytest.mark.fault(12)
+def test_workers_that_are_no_task_s_take_no_notice_of_ctrl_c(python, method):
+    # From their start to their end, as nothing on standard error proves.
+    python(INTERRUPTED_WORKERS.format(method=method))
 
 
 UNFINISHED = """

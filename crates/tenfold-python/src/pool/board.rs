@@ -91,9 +91,10 @@ impl PoolBoard {
         self.shared.find(id, board::Board::from_handle)
     }
 
-    /// Runs tasks until the pool ends or `max_tasks` are done (0: any number).
-    fn work(&self, py: Python<'_>, max_tasks: u32) -> PyResult<()> {
-        worker::work(py, self.board()?, max_tasks)
+    /// Runs tasks until the pool ends or `max_tasks` are done (0: any number). To be called with SIGINT blocked;
+    /// afterwards it is ignored, for the process is at its end.
+    fn work(&self, py: Python<'_>, max_tasks: u32, hears_ctrl_c: bool) -> PyResult<()> {
+        worker::work(py, self.board()?, max_tasks, hears_ctrl_c)
     }
 
     /// Has `function(*args, **keywords)` called, and its outcome put into `result`. With a time limit in seconds, the

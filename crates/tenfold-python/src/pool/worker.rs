@@ -7,7 +7,8 @@
 //! ```
 //!
 //! All exceptions but `SystemExit` are the task's own error. Ctrl-C reaches all processes at once: a worker that has
-//! nothing to do takes no notice, in a task it is that task's error; what becomes of the pool, the parent decides.
+//! nothing to do takes no notice, in a task it is that task's error; what becomes of the pool, the parent decides. So
+//! the signal is let in here, where no line of Python may be cut short by it, and ignored from the last task on.
 
 use std::collections::HashMap;
 
@@ -19,10 +20,14 @@ use tenfold_engine::shm::board::{Board, BoardState, Chunk};
 use tenfold_engine::shm::heap::BlockId;
 use tenfold_engine::shm::message::Payload;
 use tenfold_engine::shm::participant::{self, Identity};
+use tenfold_engine::sys::signals;
 
 use super::failure::{Failure, report_bytes};
 use super::task::{Kind, is_reference, split_call, split_callee};
 use crate::{calls, codec, errors, waiting};
+
+/// Its number on Linux.
+const SIGINT: i32 = 2;
 
 /// Functions that are known by name are kept, up to this many.
 const FUNCTIONS_MAX: usize = 256;
@@ -45,8 +50,30 @@ struct Worker<'a, 'py> {
 /// Works until the pool ends, or `max_tasks` tasks (0: any number) are done.
 ///
 /// # Errors
-/// `SystemExit` from a task; what a signal handler raises; if the heap is corrupt or has no room.
-pub(super) fn work(py: Python<'_>, board: &Board, max_tasks: u32) -> PyResult<()> {
+/// `SystemExit` from a task; what a signal handler raises, but for `KeyboardInterrupt`; if the heap is corrupt or has no
+/// room.
+pub(super) fn work(py: Python<'_>, board: &Board, max_tasks: u32, hears_ctrl_c: bool) -> PyResult<()> {
+    if hears_ctrl_c {
+        unless_interrupted(py, let_ctrl_c_in(py))?;
+    }
+    let worked = unless_interrupted(py, work_until_the_end(py, board, max_tasks));
+    // Fails for no signal that can be ignored.
+    let _ = signals::ignore(SIGINT);
+    unless_interrupted(py, py.check_signals()).and(worked)
+}
+
+/// What has arrived already is raised here.
+fn let_ctrl_c_in(py: Python<'_>) -> PyResult<()> {
+    // The C function: that of `signal` is in Python.
+    let signal = py.import("_signal")?;
+    signal.call_method1("pthread_sigmask", (signal.getattr("SIG_UNBLOCK")?, (SIGINT,))).map(drop)
+}
+
+fn unless_interrupted(py: Python<'_>, result: PyResult<()>) -> PyResult<()> {
+    result.or_else(|error| if error.is_instance_of::<PyKeyboardInterrupt>(py) { Ok(()) } else { Err(error) })
+}
+
+fn work_until_the_end(py: Python<'_>, board: &Board, max_tasks: u32) -> PyResult<()> {
     let most = if max_tasks == 0 { u64::MAX } else { u64::from(max_tasks) << 32 };
     let me = participant::me(board.handle().heap()).map_err(errors::heap)?;
     let mut worker =
@@ -79,12 +106,8 @@ impl<'py> Worker<'_, 'py> {
         let board = self.board;
         match waiting::blocking(self.py, || board.wait_for_work(), |_, _| ()) {
             Ok(waited) => waited.map_err(errors::heap),
-            Err(error) => self.unless_interrupted(error),
+            Err(error) => unless_interrupted(self.py, Err(error)),
         }
-    }
-
-    fn unless_interrupted(&self, error: PyErr) -> PyResult<()> {
-        if error.is_instance_of::<PyKeyboardInterrupt>(self.py) { Ok(()) } else { Err(error) }
     }
 
     fn run(&mut self, mut chunk: Chunk) -> PyResult<()> {
@@ -116,7 +139,7 @@ impl<'py> Worker<'_, 'py> {
                 }
             }
             // A function in C may leave a signal to be looked at.
-            self.py.check_signals().or_else(|error| self.unless_interrupted(error))?;
+            unless_interrupted(self.py, self.py.check_signals())?;
         }
         if chunk.is_over() {
             self.board.tell(&chunk);
