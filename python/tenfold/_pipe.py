@@ -4,18 +4,16 @@ The bytes are the standard library's: either end may be one of its connections. 
 module stays as it is, since other packages register reducers for its very class.
 """
 
-from . import _native, reduction
-from ._original import adopt_seeing, original
+from . import _native, connection, reduction
+from ._original import adopt_seeing
 
 __all__ = ["Connection", "Pipe"]
 
-std = original("connection")
 
-
-class Connection(_native.Connection, std.Connection):
+class Connection(_native.Connection, connection.Connection):
     """One end of a pipe."""
 
-    __doc__ = std.Connection.__doc__
+    __doc__ = connection.Connection.__doc__
 
     def __reduce__(self):
         descriptor = reduction.DupFd(self.fileno())
@@ -26,4 +24,9 @@ def _rebuild(descriptor, readable, writable):
     return Connection(descriptor.detach(), readable, writable)
 
 
-Pipe = adopt_seeing(std.Pipe, std, __name__, Connection=Connection)
+Pipe = adopt_seeing(
+    connection.Pipe,  # type: ignore[arg-type]
+    connection,
+    __name__,
+    Connection=Connection,
+)
