@@ -24,9 +24,4 @@ def _rebuild(descriptor, readable, writable):
     return Connection(descriptor.detach(), readable, writable)
 
 
-Pipe = adopt_seeing(
-    connection.Pipe,  # type: ignore[arg-type]
-    connection,
-    __name__,
-    Connection=Connection,
-)
+Pipe = adopt_seeing(connection.Pipe, connection, __name__, Connection=Connection)
