@@ -16,10 +16,10 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 
 from . import (  # noqa: F401  (looked up by what is adopted)
+    _abstract,
     _alias,
     _ctrl_c,
     _family,
@@ -49,27 +49,6 @@ def _start_server(executable, arguments, descriptors):
             first += "from tenfold import _ctrl_c; _ctrl_c.held_back = True; "
         program = spawn.child_program(program).replace("from tenfold.", first + "from tenfold.", 1)
         return _family.execute(executable, [*options, program], [*descriptors, heap])
-
-
-def _address_in_no_folder(family):
-    """Return a new name for a socket; stands in for `connection.arbitrary_address` below.
-
-    A name in a folder would stay there if the program is killed.
-    """
-    return f"\0tenfold-{os.urandom(16).hex()}"
-
-
-class _Listener(socket.socket):
-    """The server's socket. No folder keeps strangers from it, so it lets in this user only."""
-
-    def accept(self):
-        conn, address = super().accept()
-        peer = conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        if struct.unpack("3i", peer)[1] != os.geteuid():
-            conn.close()
-            # The server takes this as a client that has gone away.
-            raise ConnectionAbortedError(errno.ECONNABORTED, "not a process of this user")
-        return conn, address
 
 
 def _preparation_for_server(name):
@@ -184,7 +163,7 @@ class ForkServer(std.ForkServer):
         std.ForkServer.ensure_running,
         std,
         __name__,
-        connection=overlay(connection, arbitrary_address=_address_in_no_folder),
+        connection=overlay(connection, arbitrary_address=_abstract.new_address),
         os=overlay(os, waitpid=_look_at_server),
         spawn=overlay(spawn, get_preparation_data=_preparation_for_server),
         util=overlay(util, spawnv_passfds=_start_server),
@@ -270,7 +249,7 @@ main = adopt(
         **globals(),
         "os": overlay(os, fork=_fork, waitpid=_reap),
         "reduction": overlay(reduction, recvfds=_receive),
-        "socket": overlay(socket, socket=_Listener),
+        "socket": overlay(socket, socket=_abstract.Listener),
         "spawn": overlay(spawn, import_main_path=_import_main),
     },
 )

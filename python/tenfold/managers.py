@@ -15,7 +15,7 @@ import os
 import threading
 import time
 
-from . import _native, _proxies, connection, get_context, pool, util
+from . import _abstract, _native, _proxies, connection, get_context, pool
 from ._original import adopt, adopt_seeing, mirror, overlay
 
 std = mirror(globals(), "managers")
@@ -54,6 +54,14 @@ def _in_time(step):
 class Server(std.Server):
     """The server's process: the standard library's, but a client that keeps silent is let go."""
 
+    def __init__(self, registry, address, authkey, serializer):
+        super().__init__(registry, address, authkey, serializer)
+        if isinstance(self.address, bytes):
+            # No path: a name in no folder, and so without permissions of its own.
+            self.address = os.fsdecode(self.address)
+            listener = self.listener._listener
+            listener._socket = _abstract.Listener(fileno=listener._socket.detach())
+
     _handle_request = adopt_seeing(
         std.Server._handle_request,
         std,
@@ -75,9 +83,7 @@ class BaseManager(std.BaseManager):
     def start(self, initializer=None, initargs=()):
         """Start the server process; an `initializer` is called there first."""
         if self._address is None:
-            # The server's socket goes to this process's folder, which is removed with this
-            # process, however the server ends.
-            util.get_temp_dir()
+            self._address = _abstract.new_address()
         super().start(initializer, initargs)
 
     def __init__(

@@ -212,6 +212,19 @@ def inner(sizes):
 _kept = []
 
 
+def start_daemons():
+    daemons = [tenfold.Process(target=time.sleep, args=(1000,), daemon=True) for _ in range(2)]
+    for daemon in daemons:
+        daemon.start()
+    _kept.extend(daemons)
+    return [os.getpid(), *(daemon.pid for daemon in daemons)]
+
+
+def wait_and_raise(go):
+    go.wait(20)
+    raise LookupError("in the initializer")
+
+
 def start_inner():
     pool = tenfold.Pool(2)
     pool.apply(square, (3,))

@@ -62,14 +62,28 @@ def test_a_killed_root_leaves_nothing_in_the_temporary_folder(tmp_path, method, 
         tmp_path,
         f"""
 import os, time, tenfold
+from tenfold.managers import BaseManager
+
+class Served:
+    def pid(self):
+        return os.getpid()
+
+class Server(BaseManager):
+    pass
+
+Server.register("Served", Served)
+
 if __name__ == "__main__":
     context = tenfold.get_context({method!r})
     pool, queue, manager = context.Pool(2), context.Queue(), context.Manager()
     values = manager.dict()
-    print(pool.apply(os.getpid), flush=True)
+    server = Server(ctx=context)
+    server.start()
+    print(pool.apply(os.getpid), server.Served().pid(), flush=True)
     time.sleep(1000)
 """,
     )
+    assert len(pids) == 2
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert gone(pids)

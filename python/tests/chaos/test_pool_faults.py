@@ -85,6 +85,9 @@ class TestDeaths:
         with pytest.raises(WorkerDied):
             pool.starmap_async(die_at, [(1,), (3,), (4,)], error_callback=errors.append).get(20)
         assert errors[1].index == 1
+        with pytest.raises(WorkerDied):
+            pool.map_async(die_at_three, range(5), 1, error_callback=errors.append).get(20)
+        assert errors[2].index == 3
         results = pool.imap_unordered(die_at_three, range(6))
         values, deaths = [], 0
         while True:
@@ -278,6 +281,32 @@ class TestPickling:
         with pytest.raises((RecursionError, MaybeEncodingError)):
             pool.apply(deep_list, (200_000,))
         assert pool.apply(square, (3,)) == 9
+
+    @pytest.mark.slow
+    @pytest.mark.fault(18)
+    def test_an_exception_of_200_million_characters(self, make_pool):
+        pool = make_pool(1)
+        with pytest.raises(ValueError, match="xxxx") as caught:
+            pool.apply(raise_large, (200_000_000,))
+        assert len(caught.value.args[0]) == 200_000_000
+        assert pool.apply(square, (3,)) == 9
+
+    @pytest.mark.fault(20)
+    def test_an_iterable_that_raises_half_way(self, make_pool):
+        def broken():
+            yield from [(1,), (2,), (3,)]
+            raise LookupError("half-way")
+
+        pool = make_pool()
+        for call in (pool.map, pool.starmap, pool.map_async, pool.starmap_async):
+            with pytest.raises(LookupError, match="half-way"):
+                call(same, broken())
+        for call in (pool.imap, pool.imap_unordered):
+            results = call(same, broken())
+            assert sorted(next(results) for _ in range(3)) == [(1,), (2,), (3,)]
+            with pytest.raises(LookupError, match="half-way"):
+                next(results)
+        assert pool.map(square, range(4)) == [0, 1, 4, 9]
 
     def test_pools_do_not_travel(self, fork_pool):
         with pytest.raises(NotImplementedError):

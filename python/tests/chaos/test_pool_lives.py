@@ -8,7 +8,7 @@ import time
 import warnings
 
 import pytest
-from companions import is_running
+from companions import in_thread, is_running
 from pool_tasks import (
     eventually,
     inner,
@@ -19,7 +19,9 @@ from pool_tasks import (
     recall,
     remember,
     square,
+    start_daemons,
     start_inner,
+    wait_and_raise,
 )
 
 import tenfold
@@ -57,6 +59,37 @@ class TestStart:
         pool.terminate()
         pool.join()
         assert len(list(tmp_path.iterdir())) <= 8
+
+    @pytest.mark.fault(6)
+    def test_calls_that_wait_already_each_get_the_error(self, ctx, make_pool):
+        go = ctx.Event()
+        pool = make_pool(2, initializer=wait_and_raise, initargs=(go,))
+        got = []
+
+        def call(function):
+            try:
+                got.append(function())
+            except BrokenPool as error:
+                got.append(type(error.reason))
+
+        callers = [
+            in_thread(call, function)
+            for function in (
+                lambda: pool.map(square, range(3)),
+                lambda: pool.apply(square, (3,)),
+                lambda: next(pool.imap(square, range(3))),
+                lambda: next(pool.imap_unordered(square, range(3))),
+                pool.starmap_async(square, [(1,)]).get,
+                pool.apply_async(square, (3,)).get,
+            )
+        ]
+        # They have nothing to do but wait.
+        time.sleep(0.2)
+        assert not got
+        go.set()
+        for caller in callers:
+            caller.join(20)
+        assert got == [LookupError] * 6
 
     @pytest.mark.fault(6)
     def test_a_main_module_that_dies_in_the_child(self, python):
@@ -128,6 +161,18 @@ class TestNesting:
         assert all(is_running(pid) for pid in pids)
         os.kill(pids[0], signal.SIGKILL)
         eventually(lambda: not any(is_running(pid) for pid in pids), 5)
+
+    @pytest.mark.fault(17)
+    @pytest.mark.parametrize("end", ["kill", "terminate"])
+    def test_daemons_of_a_worker_go_with_it(self, make_pool, end):
+        pool = make_pool(1)
+        worker, *daemons = pool.apply(start_daemons)
+        assert all(map(is_running, daemons))
+        if end == "kill":
+            os.kill(worker, signal.SIGKILL)
+        else:
+            pool.terminate()
+        eventually(lambda: not any(map(is_running, daemons)), 5)
 
     @pytest.mark.fault(11)
     def test_workers_go_with_the_program(self, python, method):
@@ -299,6 +344,29 @@ class TestEnds:
         pool.terminate()
         pool.join()
         assert not any(worker.is_alive() for worker in pool._pool)
+
+    @pytest.mark.fault(19)
+    def test_terminate_while_idle_workers_are_killed(self, make_pool):
+        for _ in range(3):
+            pool = make_pool(3)
+            pool.map(square, range(9))
+            stop = threading.Event()
+
+            def kill(pool=pool, stop=stop):
+                while not stop.is_set():
+                    kill_all(pool._pool)
+
+            killer = in_thread(kill)
+            result = pool.map_async(square, range(9))
+            ender = in_thread(pool.terminate)
+            ender.join(30)
+            stop.set()
+            killer.join()
+            assert not ender.is_alive()
+            pool.join()
+            # Done before the end, or not: but nobody waits for it.
+            result.wait(20)
+            assert result.ready()
 
     def test_a_worker_that_does_not_want_to_go(self, make_pool):
         pool = make_pool(1)

@@ -299,17 +299,30 @@ def knock_as_nobody(pipe, address):
             pipe.send(b"")
 
 
+def is_turned_away(address):
+    """Whether another user's connection to the address ends at once."""
+    here, there = tenfold.Pipe()
+    # Not by the fork server, whose child would be this user's for the connection that made it.
+    nobody = tenfold.get_context("fork").Process(target=knock_as_nobody, args=(there, address))
+    nobody.start()
+    assert here.poll(LONG) and here.recv() == b""
+    nobody.join(LONG)
+    return True
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_manager_without_an_address_turns_other_users_away(ctx):
+    with Manager(None, KEY, ctx=ctx) as server:
+        assert is_turned_away(server.address)
+        serves(server)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_the_fork_server_turns_other_users_away():
     context = tenfold.get_context("forkserver")
     forkserver.ensure_running()
     address = forkserver._forkserver._forkserver_address
-    here, there = tenfold.Pipe()
-    # Not the server's child: it would be this user's for the connection that made it.
-    nobody = tenfold.get_context("fork").Process(target=knock_as_nobody, args=(there, address))
-    nobody.start()
-    assert here.poll(LONG) and here.recv() == b""
-    nobody.join(LONG)
+    assert is_turned_away(address)
     # The server goes on.
     with context.Pool(1) as pool:
         assert pool.apply(abs, (-3,)) == 3
