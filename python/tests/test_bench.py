@@ -65,10 +65,12 @@ def test_figures(unit, value, text):
 
 
 def test_picture(tmp_path):
-    file = tmp_path / "picture.svg"
+    numbers = tmp_path / "numbers.json"
     rows = [result(Unit.SECONDS, tenfold=0.001, multiprocessing=1.0, faster_fifo=0.0005)]
-    picture.write_svg(file, rows)
-    texts = [element.text for element in xml.etree.ElementTree.parse(file).iter() if element.text]
+    report.write_rows(numbers, rows, 1)
+    picture.draw(numbers)
+    drawn = xml.etree.ElementTree.parse(tmp_path / "numbers.svg")
+    texts = [element.text for element in drawn.iter() if element.text]
     assert "x1000" in texts
     assert "x0.50 faster-fifo" in texts
 
@@ -85,7 +87,7 @@ def test_names():
 def test_whole_row(tmp_path):
     """A row in fresh processes, with a floor, and a peer that lacks what it needs."""
     command = [sys.executable, FOLDER / "bench", "--rows", "start-process-fork", "--repeat", "2"]
-    command += ["--peers", "joblib", "--json", tmp_path / "b.json", "--svg", tmp_path / "b.svg"]
+    command += ["--peers", "joblib", "--json", tmp_path / "b.json"]
     printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=100)
     rows = json.loads((tmp_path / "b.json").read_text())["rows"]
     measured = next(row for row in rows if row["name"] == "start-process-fork")
@@ -93,3 +95,4 @@ def test_whole_row(tmp_path):
     assert [len(system["samples"]) for system in measured["systems"]] == [2, 2, 2]
     assert [system["floor"] for system in measured["systems"]] == [False, False, True]
     assert "joblib (no Process)" in printed.stdout
+    xml.etree.ElementTree.parse(tmp_path / "b.svg")
