@@ -62,9 +62,10 @@ def memory_comes_back():
     before = live()
     yield
     deadline = time.monotonic() + 10
-    while live() != before and time.monotonic() < deadline:
+    # Less is what an earlier test had left for a moment.
+    while live() > before and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert live() == before
+    assert live() <= before
 
 
 @pytest.mark.parametrize("size", [100, 70_000, 600_000, MIB, 5 * MIB, 33 * MIB])
@@ -290,7 +291,10 @@ def test_under_an_address_space_limit_things_go_on():
     queue, back = context.SimpleQueue(), context.SimpleQueue()
 
     def child():
-        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, resource.RLIM_INFINITY))
+        # A copy of this process, whatever other tests have mapped in it.
+        with open("/proc/self/statm") as statm:
+            mapped = int(statm.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + (1 << 30), resource.RLIM_INFINITY))
         while (array := queue.get()) is not None:
             back.put(array * 2)
         # More than fits is an error that says why, and then things go on.
