@@ -219,7 +219,7 @@ pub fn ensure_warden<E: From<HeapError>>(heap: Heap, start: impl FnOnce(&str, i3
     let fd = heap.fd().as_raw_fd();
     match start(&Invitation { fd, nonce: heap.nonce(), maker: claimed }.to_string(), fd) {
         Ok(pid) => {
-            participant::roster(claimed.slot(), heap).announce_pid(pid);
+            participant::announce_pid(heap, claimed, pid);
             Ok(())
         }
         Err(error) => {

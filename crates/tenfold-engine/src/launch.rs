@@ -252,7 +252,7 @@ fn go_on_record(heap: Heap) -> tenfold_shm::Result<()> {
 
 /// A child of the caller's own is there: the caller reaps it, the warden watches it.
 fn adopt_child(heap: Heap, child: &Child, pid: process::Pid) {
-    participant::roster(child.identity().slot(), heap).announce_pid(pid);
+    participant::announce_pid(heap, child.identity(), pid);
     child.pin(pid);
     if places::flags(heap, child.identity()).load(Ordering::Acquire) & flag::OUTLIVE == 0 {
         child.record().announce(pid, 0);

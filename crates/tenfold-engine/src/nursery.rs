@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!  requester                              nursery
-//!  slot's flag WANTED ┐
+//!  slot's word WANTED ┐
 //!  summary bit        ├─ bell + 1 ──────▶ fork; the child adopts the slot; WANTED off
 //!  wait on the record ┘                   child died: sweep ─▶ record ─▶ whoever joins; reap
 //! ```
@@ -19,11 +19,11 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 use std::collections::HashMap;
 
-use tenfold_shm::Heap;
 use tenfold_shm::heap::{BlockId, SLOTS};
 use tenfold_shm::kill_point::{KillPoint, reach};
 use tenfold_shm::participant::{self, Forked, Identity};
 use tenfold_shm::process_record::{ProcessRecord, RECORD_CELL};
+use tenfold_shm::{Handle, Heap};
 use tenfold_sys::clock::{self, Deadline};
 use tenfold_sys::process::{self, ExitStatus, Pid, PidFd};
 use tenfold_sys::{Errno, futex, procfs, signals};
@@ -77,7 +77,7 @@ pub(crate) fn ensure(heap: Heap) -> Result<(), LaunchError> {
         reach(KillPoint::NurseryClaimed);
         return match start_hook::exec(heap, Role::Nursery, claimed) {
             Ok(pid) => {
-                participant::roster(claimed.slot(), heap).announce_pid(pid);
+                participant::announce_pid(heap, claimed, pid);
                 children::remember(claimed, pid, None);
                 Ok(())
             }
@@ -156,12 +156,26 @@ fn bury(heap: Heap, who: Identity) -> Result<(), LaunchError> {
 /// # Errors
 /// If there is no nursery and none can be made; the claim stays.
 pub(crate) fn ask_for(heap: Heap, claimed: Identity) -> Result<(), LaunchError> {
-    places::flags(heap, claimed).fetch_or(flag::WANTED, Ordering::AcqRel);
+    places::slot_word(heap, claimed, places::WANTED).store(u64::from(claimed.bits()), Ordering::Release);
+    call(heap, claimed)
+}
+
+/// Has the nursery look at a slot.
+fn call(heap: Heap, claimed: Identity) -> Result<(), LaunchError> {
     let bit = 1 << (claimed.slot() / ENTRIES_A_BIT);
     Service::Wanted.word(heap).fetch_or(bit, Ordering::AcqRel);
     reach(KillPoint::LaunchWanted);
     // One that was asleep at its bell and wakes up lives; that costs less than to ask the system.
     if ring(heap)? { Ok(()) } else { ensure(heap) }
+}
+
+/// Asks once more for a process that was asked for a while ago, if the nursery has not come to it.
+///
+/// # Errors
+/// As [`ask_for`].
+pub(crate) fn remind(heap: Heap, claimed: Identity) -> Result<(), LaunchError> {
+    let wanted = places::slot_word(heap, claimed, places::WANTED).load(Ordering::Acquire);
+    if wanted == u64::from(claimed.bits()) { call(heap, claimed) } else { ensure(heap) }
 }
 
 /// Rings the nursery's bell; tells whether that woke it.
@@ -305,15 +319,17 @@ impl Nursery {
             summary &= summary - 1;
             for slot in bit * ENTRIES_A_BIT..(bit + 1) * ENTRIES_A_BIT {
                 let entry = participant::roster(slot, self.heap);
-                if entry.flags.load(Ordering::Acquire) & flag::WANTED == 0 {
+                let unborn = entry.identity(slot).filter(|_| entry.is_birth() && entry.pid() == 0);
+                let Some(claimed) = unborn else { continue };
+                let (wanted, bits) = (places::slot_word(self.heap, claimed, places::WANTED), u64::from(claimed.bits()));
+                if wanted.load(Ordering::Acquire) != bits {
                     continue;
                 }
-                if let Some(claimed) = entry.identity(slot).filter(|_| entry.is_birth() && entry.pid() == 0)
-                    && let Err(errno) = self.fork(claimed)
-                {
+                if let Err(errno) = self.fork(claimed) {
                     self.not_started(claimed, errno);
                 }
-                entry.flags.fetch_and(!flag::WANTED, Ordering::AcqRel);
+                // The child may be dead by now, and the slot the next one's, which is wanted too.
+                let _ = wanted.compare_exchange(bits, 0, Ordering::AcqRel, Ordering::Acquire);
             }
         }
     }
@@ -325,11 +341,13 @@ impl Nursery {
         let midwife = places::slot_word(self.heap, claimed, places::MIDWIFE);
         midwife.store(u64::from(self.me.bits()), Ordering::Relaxed);
         self.map_what_it_needs(claimed);
+        // The child may be dead before this process runs again, and the slot somebody else's.
+        let record = self.record_of(claimed);
         match self.single.fork(self.heap, claimed, false)? {
             Forked::Child => self.become_child(claimed),
             Forked::Parent(pid) => {
                 reach(KillPoint::NurseryForked);
-                let record = self.announce(claimed, pid);
+                self.announce(claimed, record, pid);
                 self.children.insert(pid, Nursling { who: claimed, record });
                 participant::tell_start_time(self.heap, claimed, pid);
                 Ok(())
@@ -349,15 +367,24 @@ impl Nursery {
         }
     }
 
-    /// Puts a child on record, while it is on its way itself; one that is to outlive the root does that
-    /// itself, once nothing can hold it back any more. The id of its record.
-    fn announce(&self, claimed: Identity, pid: Pid) -> Option<BlockId> {
-        // The handle is gone before the next fork, whose child would take it for its own.
+    /// The id of the record of a process that is to be forked.
+    fn record_of(&self, claimed: Identity) -> Option<BlockId> {
+        // The handle is gone before the fork, whose child would take it for its own.
         let record = ProcessRecord::of(self.heap, claimed).ok()?;
-        if places::flags(self.heap, claimed).load(Ordering::Acquire) & flag::OUTLIVE == 0 {
+        (record.identity() == Some(claimed)).then(|| record.handle().id())
+    }
+
+    /// Puts a child on record, while it is on its way itself; one that is to outlive the root does that
+    /// itself, once nothing can hold it back any more.
+    fn announce(&self, claimed: Identity, record: Option<BlockId>, pid: Pid) {
+        let outlives = places::flags(self.heap, claimed).load(Ordering::Acquire) & flag::OUTLIVE != 0;
+        if outlives || !claimed.is_current(self.heap) {
+            return;
+        }
+        let record = record.and_then(|id| Handle::from_id(self.heap, id).ok());
+        if let Some(Ok(record)) = record.map(ProcessRecord::from_handle) {
             record.announce(pid, 0);
         }
-        Some(record.handle().id())
     }
 
     fn become_child(&self, claimed: Identity) -> ! {
@@ -376,7 +403,8 @@ impl Nursery {
 
     /// A process that could not be made has ended: whoever joins it is told why.
     fn not_started(&self, claimed: Identity, errno: Errno) {
-        if let Ok(record) = ProcessRecord::of(self.heap, claimed) {
+        let record = ProcessRecord::of(self.heap, claimed);
+        if let Some(record) = record.ok().filter(|record| record.identity() == Some(claimed)) {
             let _ = record.leave_words(&LastWords::NotStarted(format!("fork failed: {errno}")).encode());
         }
         participant::sweep_participant(self.heap, claimed, Some(ExitStatus::Exited(CANNOT_START)));

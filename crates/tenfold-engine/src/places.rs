@@ -20,6 +20,10 @@ pub(crate) const ENTRY: usize = 2;
 /// The word of a slot that is not zero once its process has seen to its own record.
 pub(crate) const ON_RECORD: usize = 3;
 
+/// The word of a slot with the identity of the process that the nursery has yet to fork. It names the identity, since
+/// the slot may be another's by the time that the nursery comes to take it back.
+pub(crate) const WANTED: usize = 4;
+
 /// Flags of a roster entry.
 pub(crate) mod flag {
     /// Started by tenfold, so ended by it.
@@ -30,8 +34,6 @@ pub(crate) mod flag {
     pub(crate) const DAEMON: u32 = 1 << 2;
     /// The nursery forks and reaps it.
     pub(crate) const NURSED: u32 = 1 << 3;
-    /// The nursery has yet to fork it.
-    pub(crate) const WANTED: u32 = 1 << 4;
     /// It is the nursery.
     pub(crate) const NURSERY: u32 = 1 << 5;
     /// It is the warden.

@@ -225,7 +225,7 @@ impl Child {
             if !self.is_decided() {
                 children::reap(self.heap, self.identity);
                 participant::sweep_if_dead(self.heap, self.identity.slot() + 1);
-                nursery::ensure(self.heap)?;
+                nursery::remind(self.heap, self.identity)?;
                 stops.after(SLICE, self.heap)?;
             }
         }

@@ -26,7 +26,7 @@ use tenfold_sys::clock::Deadline;
 use tenfold_sys::process::PidFd;
 
 use crate::launch::LaunchError;
-use crate::nursery::StopWatch;
+use crate::nursery::{self, StopWatch};
 
 pub use calls::{Call, Place};
 pub use failure::{Failure, FailureKind};
@@ -220,6 +220,7 @@ impl Pool {
     fn check_nursery(&self, stops: &mut StopWatch) -> Result<(), PoolError> {
         let workers = tend::workers(self.heap, self.board.handle().id());
         if workers.iter().all(|worker| participant::roster(worker.slot(), self.heap).is_birth()) {
+            workers.iter().try_for_each(|worker| nursery::remind(self.heap, *worker))?;
             stops.after(CHECK, self.heap)?;
         }
         Ok(())

@@ -126,10 +126,8 @@ extern "C" fn in_child() {
 /// Tells the pid of the child of this thread's last fork, made by whomever: so that it can be swept even if it is killed
 /// before it has adopted its slot.
 pub fn tell_forked(heap: Heap, pid: Pid) {
-    if let Some(born) = LAST.with(Cell::take)
-        && born.is_current(heap)
-    {
-        super::roster(born.slot(), heap).announce_pid(pid);
+    if let Some(born) = LAST.with(Cell::take) {
+        super::announce_pid(heap, born, pid);
     }
 }
 
@@ -177,9 +175,7 @@ pub unsafe fn fork_into(heap: Heap, claimed: Identity, inherit: bool) -> core::r
         Fork::Child => Ok(Forked::Child),
         Fork::Parent(pid) => {
             // A child that has been swept already has told its number itself.
-            if claimed.is_current(heap) {
-                super::roster(claimed.slot(), heap).announce_pid(pid);
-            }
+            super::announce_pid(heap, claimed, pid);
             Ok(Forked::Parent(pid))
         }
     }

@@ -226,12 +226,6 @@ impl At<RosterEntry> {
         self.parent.store(maker.bits(), Ordering::Release);
     }
 
-    /// Tells the pid of a process that has not adopted its slot yet; to be called before that process
-    /// is reaped.
-    pub fn announce_pid(self, pid: Pid) {
-        let _ = self.pid.compare_exchange(0, pid, Ordering::AcqRel, Ordering::Acquire);
-    }
-
     /// How its process ended or is about to end, as far as it is on record.
     pub fn exit_status(self) -> Option<ExitStatus> {
         self.exit_in(split(self.state.load(Ordering::Acquire)).0)
@@ -371,6 +365,18 @@ pub(crate) fn adopt_telling(heap: Heap, claimed: Identity, start_time: bool) -> 
     identity::set_current(claimed)?;
     fork::register_once()?;
     if heap.has_ended() { Err(HeapError::FamilyEnded) } else { Ok(()) }
+}
+
+/// Tells the pid of a process that may not have adopted its slot yet; to be called before that process is reaped.
+pub fn announce_pid(heap: Heap, claimed: Identity, pid: Pid) {
+    let entry = roster(claimed.slot(), heap);
+    if claimed.is_current(heap)
+        && entry.pid.compare_exchange(0, pid, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        && !claimed.is_current(heap)
+    {
+        // Dead and swept in that instant: the slot may wait for another process by now.
+        let _ = entry.pid.compare_exchange(pid, 0, Ordering::AcqRel, Ordering::Acquire);
+    }
 }
 
 /// Tells when a child began that the calling process has forked by [`fork_into`] and not reaped.
