@@ -30,6 +30,13 @@ def start(tmp_path, text):
     return process, [int(word) for word in process.stdout.readline().split()]
 
 
+def kill_with_its_family(process, pids):
+    """Kill the program; those processes go with it."""
+    process.kill()
+    process.wait()
+    assert gone(pids)
+
+
 @pytest.mark.fault(11)
 @pytest.mark.parametrize("method", METHODS)
 def test_all_that_was_started_goes_with_a_killed_root(tmp_path, method):
@@ -47,9 +54,7 @@ if __name__ == "__main__":
 """,
     )
     assert len(pids) == 2 and all(map(is_running, pids))
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert gone(pids)
+    kill_with_its_family(process, pids)
 
 
 @pytest.mark.fault(11)
@@ -84,9 +89,7 @@ if __name__ == "__main__":
 """,
     )
     assert len(pids) == 2
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert gone(pids)
+    kill_with_its_family(process, pids)
     assert os.listdir(folder) == []
 
 
@@ -108,9 +111,7 @@ if __name__ == "__main__":
     time.sleep(1000)
 """,
     )
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert gone([started])
+    kill_with_its_family(process, [started])
     assert is_running(own)
     os.kill(own, signal.SIGKILL)
 

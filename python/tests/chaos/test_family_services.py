@@ -5,7 +5,7 @@ import signal
 
 import pytest
 from companions import LONG, Counter, eventually, is_running
-from test_family import gone, start
+from test_family import kill_with_its_family, start
 
 import tenfold
 from tenfold import managers
@@ -128,9 +128,7 @@ if __name__ == "__main__":
 """,
         )
         assert len(pids) == 2 and all(map(is_running, pids))
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        assert gone(pids)
+        kill_with_its_family(process, pids)
 
     @pytest.mark.fault(11)
     def test_its_deputy_ends_the_family_if_both_are_killed(self, method, tmp_path):
@@ -150,9 +148,7 @@ if __name__ == "__main__":
         )
         assert len(pids) == 2 and all(map(is_running, pids))
         os.kill(warden, signal.SIGKILL)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        assert gone(pids)
+        kill_with_its_family(process, pids)
 
     @pytest.mark.fault(11)
     def test_it_always_has_a_deputy(self, tmp_path):
@@ -181,9 +177,7 @@ if __name__ == "__main__":
         )
         assert len(pids) == 3 and all(map(is_running, pids))
         os.kill(pids[-1], signal.SIGKILL)
-        process.kill()
-        process.wait()
-        assert gone(pids)
+        kill_with_its_family(process, pids)
 
 
 class TestForkServer:
@@ -333,9 +327,7 @@ if __name__ == "__main__":
     pool.terminate()
 """,
         )
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        assert gone(pids)
+        kill_with_its_family(process, pids)
 
     def test_somebody_else_reaps_it(self, python):
         python(
