@@ -4,9 +4,9 @@
 #   make test        all checks and tests; leaves no process and no file behind, and checks that too
 #   make bench-rust  tenfold beside its peers (ROWS="queue lock" PEERS="rayon" REPEAT=5)
 #   make bench-python  the same in Python (PEERS="joblib ray"); make bench: both
-#   make curves      how the cost grows with the work, in Python (ROWS="queue-size dict" REPEAT=3)
-#   make bench-docs  all three, for some hours (REPEAT=1: 40 minutes) on a machine that does nothing else; the tables and the
-#                    pictures go into docs/benchmarks.md
+#   make bench-curves  how the cost grows with the work, in Python (ROWS="queue-size dict" REPEAT=3)
+#   make bench-docs  all three, for some hours (REPEAT=1: 40 minutes; BENCHES="rust python": those) on a machine that does
+#                    nothing else; the tables and the pictures go into docs/benchmarks.md
 #   make wheel       the Python package, built and installed into target/venv
 #   make test-rust   make test-python   a half of the tests
 #   make chaos       every fault of docs/faults.md, several times over (TIMES=5), the slow ones too; LOAD=1: on busy cores
@@ -26,11 +26,13 @@ SOAK ?= 20
 # How many times `make chaos` runs each test, and the minutes of `make soak`.
 TIMES ?= 5
 MINUTES ?= 1
+# The benches of `make bench-docs`.
+BENCHES ?= rust python curves
 # The start method of `make faults`.
 METHOD ?= fork
 
 .PHONY: demo test chaos faults soak all-tests test-rust test-python lint wheel native bench bench-rust bench-python \
-	bench-venv curves bench-docs
+	bench-venv bench-curves bench-docs
 
 demo: wheel
 	@$(CARGO) build --quiet --package tenfold --examples
@@ -131,12 +133,11 @@ bench-venv: wheel $(BENCH_VENV)/ready
 bench-python: bench-venv
 	@$(BENCH_VENV)/bin/python python/bench $(BENCH_OPTIONS) --peers "$(PEERS)"
 
-curves: bench-venv
+bench-curves: bench-venv
 	@$(BENCH_VENV)/bin/python python/bench --curves $(BENCH_OPTIONS)
 
 # Built first, so that nothing but the benches runs while they measure.
 bench-docs: bench-venv
 	@$(CARGO) build --quiet --release --package tenfold-bench
-	@for bench in rust python; do $(MAKE) --no-print-directory bench-$$bench | tee target/bench-$$bench.txt; done
-	@$(MAKE) --no-print-directory curves | tee target/bench-curves.txt
-	@PYTHONPATH=python $(PYTHON) -m bench.docs
+	@for bench in $(BENCHES); do $(MAKE) --no-print-directory bench-$$bench | tee target/bench-$$bench.txt; done
+	@PYTHONPATH=python $(PYTHON) -m bench.docs $(BENCHES)

@@ -1,6 +1,10 @@
-"""The last run's tables and pictures, put into docs/benchmarks.md: the end of `make bench-docs`."""
+"""The last run's tables and pictures, put into docs/benchmarks.md: the end of `make bench-docs`.
+
+usage: python -m bench.docs rust|python|curves ...
+"""
 
 import shutil
+import sys
 from pathlib import Path
 
 __all__ = ["publish"]
@@ -20,18 +24,20 @@ def table(name: str) -> str:
     return "\n".join(line.rstrip() for line in text.strip().splitlines())
 
 
-def publish() -> None:
+def publish(names: list[str]) -> None:
     page = PAGE.read_text()
-    for name in ("rust", "python"):
+    for name in names:
         begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-        before, _, rest = page.partition(begin)
-        _, _, after = rest.partition(end)
-        page = f"{before}{begin}```text\n{table(name)}\n```\n{end}{after}"
-    for name in ("rust", "python", "curves"):
+        before, found, rest = page.partition(begin)
+        # The curves are a picture alone.
+        if found:
+            _, _, after = rest.partition(end)
+            page = f"{before}{begin}```text\n{table(name)}\n```\n{end}{after}"
+    for name in names:
         shutil.copy(TARGET / f"bench-{name}.svg", DOCS / f"benchmarks-{name}.svg")
     PAGE.write_text(page)
-    print(f"the tables are in {PAGE}, the pictures beside it; read whether its text is still true")
+    print(f"{' '.join(names)}: now in {PAGE} and beside it; read whether its text is still true")
 
 
 if __name__ == "__main__":
-    publish()
+    publish(sys.argv[1:])
