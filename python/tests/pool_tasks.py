@@ -146,11 +146,6 @@ def forget_function():
     globals().pop("vanish", None)
 
 
-def forget_and_wait(seconds):
-    forget_function()
-    time.sleep(seconds)
-
-
 def recurse():
     return recurse()
 

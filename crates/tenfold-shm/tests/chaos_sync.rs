@@ -122,18 +122,20 @@ fn tokens_come_and_go_while_holders_are_killed() {
         let semaphore = Semaphore::create(heap, 3, Some(3)).unwrap();
         for round in 0..40 {
             let seen = words();
-            let holders: Vec<_> = (0..2)
-                .map(|_| {
+            let holders: Vec<_> = seen[..2]
+                .iter()
+                .map(|seen| {
                     in_child(|| {
                         loop {
                             assert!(semaphore.acquire_held(NEVER).unwrap());
                             assert!(semaphore.release_held().unwrap());
-                            seen[0].store(1, SeqCst);
+                            seen.store(1, SeqCst);
                         }
                     })
                 })
                 .collect();
-            until(|| seen[0].load(SeqCst) == 1);
+            // The slot of a child that is killed before it has taken it up stays claimed for ten seconds.
+            until(|| seen[..2].iter().all(|seen| seen.load(SeqCst) == 1));
             // On busy cores each may take a turn of the scheduler.
             let enough = std::time::Instant::now() + std::time::Duration::from_millis(500);
             for _ in 0..round * 200 {
