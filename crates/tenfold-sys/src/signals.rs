@@ -42,8 +42,8 @@ fn set_action(signal: i32, handler: libc::sighandler_t, flags: i32) -> Result<()
     from_minus_one(unsafe { libc::sigaction(signal, &raw const action, null_mut()) }).map(drop)
 }
 
-/// All signals of the calling thread are blocked until this is dropped, which puts the old mask back: in the parent and
-/// in the child, if a fork lies between.
+/// Some signals, or all, are blocked on the calling thread until this is dropped, which puts the old mask back: in the
+/// parent and in the child, if a fork lies between.
 #[derive(Debug)]
 #[must_use = "dropping it unblocks the signals at once"]
 pub struct MaskGuard {
@@ -58,11 +58,32 @@ pub struct MaskGuard {
 /// [`pthread_sigmask`]: https://man7.org/linux/man-pages/man3/pthread_sigmask.3.html
 pub fn block_all() -> MaskGuard {
     let mut all = MaybeUninit::<libc::sigset_t>::zeroed();
-    let mut old = MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: live locals; zeroed memory is a valid (empty) set, so both are initialised whatever the calls do.
-    let old = unsafe {
+    // SAFETY: a live local; zeroed memory is a valid (empty) set, so it is initialised whatever the call does.
+    let all = unsafe {
         libc::sigfillset(all.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), old.as_mut_ptr());
+        all.assume_init()
+    };
+    block_set(&all)
+}
+
+/// Blocks one signal more on this thread ([`pthread_sigmask`]), as [`block_all`] does with all.
+///
+/// [`pthread_sigmask`]: https://man7.org/linux/man-pages/man3/pthread_sigmask.3.html
+pub fn block(signal: i32) -> MaskGuard {
+    let mut one = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: as in `block_all`; a number that is no signal leaves the set empty.
+    let one = unsafe {
+        libc::sigaddset(one.as_mut_ptr(), signal);
+        one.assume_init()
+    };
+    block_set(&one)
+}
+
+fn block_set(set: &libc::sigset_t) -> MaskGuard {
+    let mut old = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: live sets; zeroed memory is a valid one, so `old` is initialised whatever the call does.
+    let old = unsafe {
+        libc::pthread_sigmask(libc::SIG_BLOCK, set, old.as_mut_ptr());
         old.assume_init()
     };
     MaskGuard { old, _thread: core::marker::PhantomData }

@@ -133,10 +133,10 @@ impl<'py> Worker<'_, 'py> {
             match called {
                 Ok(result) => self.commit(&mut chunk, &result)?,
                 Err(error) if error.is_instance_of::<PySystemExit>(self.py) => return Err(error),
-                Err(error) => {
-                    self.name_limits(&error);
-                    self.fail(&mut chunk, Failure::raised(self.py, &error)?)?;
-                }
+                Err(error) => self.fail(&mut chunk, |worker| {
+                    worker.name_limits(&error);
+                    Failure::raised(worker.py, &error)
+                })?,
             }
             // A function in C may leave a signal to be looked at.
             unless_interrupted(self.py, self.py.check_signals())?;
@@ -257,7 +257,7 @@ impl<'py> Worker<'_, 'py> {
         };
         match committed {
             Ok(()) => Ok(()),
-            Err(error) => self.fail(chunk, Failure::unsent(py, &error, result)?),
+            Err(error) => self.fail(chunk, |_| Failure::unsent(py, &error, result)),
         }
     }
 
@@ -272,7 +272,11 @@ impl<'py> Worker<'_, 'py> {
 
     /// Commits that the running item has failed. A report that does not fit into the heap becomes one that says so.
     #[cold]
-    fn fail(&mut self, chunk: &mut Chunk, failure: Failure) -> PyResult<()> {
+    fn fail(&mut self, chunk: &mut Chunk, failure: impl FnOnce(&Self) -> PyResult<Failure>) -> PyResult<()> {
+        // The report is not the task any more: a further Ctrl-C is for the parent.
+        let _mask = signals::block(SIGINT);
+        unless_interrupted(self.py, self.py.check_signals())?;
+        let failure = failure(self)?;
         self.limit.end(chunk).map_err(errors::heap)?;
         failure.commit(self.py, chunk).or_else(|error| Failure::raised(self.py, &error)?.commit(self.py, chunk))
     }
