@@ -6,8 +6,7 @@
     warden             is deaf
 """
 
-import contextlib
-import signal
+import _signal
 import threading
 
 __all__ = ["deaf", "hear", "later"]
@@ -16,14 +15,15 @@ __all__ = ["deaf", "hear", "later"]
 held_back = False
 
 
-@contextlib.contextmanager
-def deaf():
+class deaf:
     """What inherits this thread's mask does not hear of Ctrl-C; gives the mask without that."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield before
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def __enter__(self):
+        self._before = _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGINT})
+        return self._before
+
+    def __exit__(self, *_):
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, self._before)
 
 
 def hear(worker):
@@ -32,21 +32,22 @@ def hear(worker):
     if held_back:
         held_back = False
         if not worker:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            _signal.pthread_sigmask(_signal.SIG_UNBLOCK, {_signal.SIGINT})
 
 
-@contextlib.contextmanager
-def later():
+class later:
     """Put off Ctrl-C: what is started piece by piece must not be left half done."""
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield
-        return
-    arrived = []
-    signal.signal(signal.SIGINT, lambda *arguments: arrived.append(arguments))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        if arrived:
-            handler(*arrived[0])
+
+    def __enter__(self):
+        self._handler = _signal.getsignal(_signal.SIGINT)
+        self._arrived = []
+        is_main = threading.current_thread() is threading.main_thread()
+        self._puts_off = is_main and callable(self._handler)
+        if self._puts_off:
+            _signal.signal(_signal.SIGINT, lambda *arguments: self._arrived.append(arguments))
+
+    def __exit__(self, *_):
+        if self._puts_off:
+            _signal.signal(_signal.SIGINT, self._handler)
+        if self._arrived:
+            self._handler(*self._arrived[0])

@@ -1,7 +1,5 @@
 """What may become of a task beside a result, and of a pool that cannot go on."""
 
-import signal
-
 from ._original import original
 
 __all__ = ["BrokenPool", "PoolTerminated", "TaskCancelled", "TaskTimeout", "WorkerDied"]
@@ -41,6 +39,8 @@ class WorkerDied(_OfTask):
             return "died, and nobody saw how"
         if self.signal is None:
             return f"exited with code {self.exitcode} while it ran the task"
+        import signal
+
         try:
             name = signal.Signals(self.signal).name
         except ValueError:

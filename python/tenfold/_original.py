@@ -15,9 +15,14 @@ reason nothing here imports `typing` or `importlib.abc`, which cost more than al
 import functools
 import importlib
 import importlib.machinery
-import multiprocessing
 import sys
 import types
+
+from . import _deferred
+
+with _deferred.deferring():
+    import multiprocessing
+    import multiprocessing.util
 
 __all__ = ["adopt", "adopt_seeing", "keep_originals", "mirror", "original", "overlay"]
 

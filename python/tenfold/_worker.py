@@ -1,8 +1,7 @@
 """What a pool's worker process runs. It imports next to nothing: each fresh worker pays for it."""
 
-import contextlib
+import _signal
 import os
-import signal
 
 from . import process
 
@@ -34,11 +33,13 @@ def work(board, initializer, initargs, max_tasks, max_memory, hears_ctrl_c):
 def _initialize(initializer, initargs, hears_ctrl_c):
     if hears_ctrl_c:
         # What came before is for the parent.
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        try:  # noqa: SIM105 (contextlib is not imported yet)
+            _signal.pthread_sigmask(_signal.SIG_UNBLOCK, {_signal.SIGINT})
+        except KeyboardInterrupt:
+            pass
     initializer(*initargs)
     if hears_ctrl_c:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGINT})
 
 
 def _limit_memory(max_memory):
