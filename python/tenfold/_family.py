@@ -31,7 +31,8 @@ not_forked = _native.not_forked
 reaped = _native.reaped
 leave = _native.leave
 
-# A bare interpreter: it loads one extension module, and never runs Python code again.
+# A bare interpreter: it loads one extension module, and never runs Python code again. Where that
+# module can be preloaded, this program is not even begun.
 _WARDEN = """\
 import _imp, sys
 from importlib.machinery import ModuleSpec
@@ -46,8 +47,32 @@ def _start_warden(invitation, fd):
     from . import _ctrl_c, spawn
 
     command = [spawn.get_executable(), "-I", "-S", "-c", _WARDEN, _native.__file__, invitation]
+    environment = _warden_environment(invitation)
     with _ctrl_c.deaf():
-        return execute(command[0], command, [fd])
+        if environment is None:
+            return execute(command[0], command, [fd])
+        # The warden itself closes all descriptors but this one.
+        keep = [(os.POSIX_SPAWN_DUP2, fd, fd)]
+        return os.posix_spawn(command[0], command, environment, file_actions=keep)
+
+
+def _warden_environment(invitation):
+    """Return the environment of an interpreter that has our module preloaded, and becomes the
+    warden thereby; None where the loader may not find in it what the module needs."""
+    from . import spawn
+
+    library = _native.__file__
+    try:
+        same = os.path.samefile(spawn.get_executable(), "/proc/self/exe")
+    except OSError:
+        return None
+    # These separate names in the loader's list, or mean something in them.
+    if not same or any(character in library for character in " :$"):
+        return None
+    others = os.environ.get("LD_PRELOAD")
+    variable, value = _native.warden_variable(invitation)
+    preload = f"{library}:{others}" if others else library
+    return {**os.environ, "LD_PRELOAD": preload, variable: value}
 
 
 def execute(path, arguments, descriptors):

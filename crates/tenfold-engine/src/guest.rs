@@ -236,6 +236,12 @@ pub fn warden_pid(heap: Heap) -> Option<Pid> {
     Some(participant::roster(warden.slot(), heap).pid()).filter(|&pid| pid != 0)
 }
 
+/// The variable, and its value, that make a process a warden as soon as the library is loaded into it, before it does
+/// anything else: for the environment of a process that has the library preloaded.
+pub fn warden_variable(invitation: &str) -> (&'static str, String) {
+    start_hook::warden_variable(invitation)
+}
+
 /// Becomes the warden; the descriptors of the process are closed.
 ///
 /// # Errors

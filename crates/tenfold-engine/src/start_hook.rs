@@ -7,6 +7,9 @@
 //!  in the environment            (without a token: … HOOK, … ─▶ main, as always)
 //! ```
 //!
+//! In a guest's program tenfold is a library, which the launcher has preloaded into another process of the same
+//! executable: a warden is started so, and never comes to be an interpreter.
+//!
 //! *Killed here:* a process that dies before it adopts its slot leaves a slot in birth whose pid is
 //! known; it is swept like any dead one.
 #![allow(unsafe_code)]
@@ -21,10 +24,14 @@ use tenfold_sys::process::{self, Pid};
 use tenfold_sys::spawn::{Spawn, spawn_self};
 use tenfold_sys::{Errno, descriptors, executable, signals};
 
+use crate::guest::{self, GuestError};
 use crate::{child, nursery};
 
 /// The variable that carries the token.
 const VARIABLE: &str = "TENFOLD_START";
+
+/// What the token begins with if it is for a guest's warden; the rest is the invitation.
+const GUEST_WARDEN: &str = "warden ";
 
 /// The exit code of a process that could not become what it should.
 pub(crate) const CANNOT_START: i32 = 70;
@@ -120,6 +127,9 @@ fn become_role(before_main: bool) -> ! {
     // SAFETY: a constructor, or the first thing in main: no other thread exists yet that could read
     // the environment.
     unsafe { std::env::remove_var(VARIABLE) };
+    if let Some(invitation) = text.strip_prefix(GUEST_WARDEN) {
+        become_warden(invitation);
+    }
     let (heap, token) = match join_family(&text) {
         Ok(joined) => joined,
         Err(JoinError::Expired) => process::exit_now(CANNOT_START),
@@ -145,6 +155,23 @@ fn become_role(before_main: bool) -> ! {
         Role::Nursery => nursery::run(heap, token.claimed),
         Role::Child => child::run(heap, token.claimed),
     }
+}
+
+pub(crate) fn warden_variable(invitation: &str) -> (&'static str, String) {
+    // Named here so that the hook is part of the library.
+    core::hint::black_box(&HOOK);
+    (VARIABLE, format!("{GUEST_WARDEN}{invitation}"))
+}
+
+/// The hook is that of a library here, which needs no other constructors: its code is tenfold's own.
+fn become_warden(invitation: &str) -> ! {
+    let _ = signals::as_std_runtime_does();
+    match guest::run_warden(invitation) {
+        // There is another one, or nothing left to watch over.
+        GuestError::Heap(HeapError::Stale | HeapError::FamilyEnded) => {}
+        error => eprintln!("tenfold: the warden cannot start: {error}"),
+    }
+    process::exit_now(CANNOT_START);
 }
 
 /// For the crash tests: `TENFOLD_KILL_AT=nursery nursery.forked 2` has each nursery, and what it

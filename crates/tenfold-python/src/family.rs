@@ -103,6 +103,12 @@ fn ensure_warden(start: &Bound<'_, PyAny>) -> PyResult<()> {
     guest::ensure_warden(heap()?, start).map_err(|Failed(error)| error)
 }
 
+/// The variable that makes a process which has this module preloaded the warden: its name and its value.
+#[pyfunction]
+fn warden_variable(invitation: &str) -> (&'static str, String) {
+    guest::warden_variable(invitation)
+}
+
 /// Becomes the warden; returns only if that fails.
 #[pyfunction]
 fn run_warden(py: Python<'_>, invitation: &str) -> PyResult<()> {
@@ -158,6 +164,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(not_forked, module)?)?;
     module.add_function(wrap_pyfunction!(reaped, module)?)?;
     module.add_function(wrap_pyfunction!(ensure_warden, module)?)?;
+    module.add_function(wrap_pyfunction!(warden_variable, module)?)?;
     module.add_function(wrap_pyfunction!(run_warden, module)?)?;
     module.add_function(wrap_pyfunction!(warden_pid, module)?)?;
     module.add_function(wrap_pyfunction!(heap_stats, module)?)?;

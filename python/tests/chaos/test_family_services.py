@@ -83,6 +83,69 @@ def warden_other_than(former):
 )
 
 
+# How the interpreter is started: as it is, where the warden never comes to be an interpreter, and
+# by a file that only leads to it, where the warden is one.
+EXECUTABLES = {
+    "itself": "",
+    "script": """
+path = os.path.join(os.getcwd(), "python")
+with open(path, "w") as script:
+    script.write(f'#!/bin/sh\\nexec {sys.executable} "$@"\\n')
+os.chmod(path, 0o755)
+tenfold.set_executable(path)
+""",
+}
+
+
+class TestStartOfTheWarden:
+    @pytest.mark.parametrize("executable", sorted(EXECUTABLES))
+    @pytest.mark.parametrize("preloaded", [None, "libc.so.6"])
+    def test_it_serves_and_keeps_nothing_open(self, python, executable, preloaded):
+        out = python(
+            "-c",
+            WARDEN
+            + f"""
+import sys
+if {preloaded!r}:
+    os.environ["LD_PRELOAD"] = {preloaded!r}
+{EXECUTABLES[executable]}
+reader, writer = os.pipe()
+os.set_inheritable(writer, True)
+child = tenfold.get_context("fork").Process(target=os.close, args=(writer,))
+child.start()
+child.join()
+os.close(writer)
+# Whoever has a copy keeps this waiting.
+assert os.read(reader, 1) == b"" and child.exitcode == 0
+warden = the_only("run_warden")
+eventually(lambda: children(warden))
+assert warden == _native.warden_pid()
+with open(f"/proc/{{warden}}/maps") as maps:
+    print(maps.read().count("_native"), os.environ.get("LD_PRELOAD"))
+with open(f"/proc/{{warden}}/status") as status:
+    ignored = next(int(line.split()[1], 16) for line in status if line.startswith("SigIgn"))
+assert ignored & 1 << signal.SIGINT - 1
+""",
+        )
+        assert out.endswith(f" {preloaded}\n") and not out.startswith("0 ")
+
+    def test_nothing_of_it_is_left_to_children(self, python, method):
+        python(
+            f"""
+import os, tenfold
+
+def child():
+    assert "TENFOLD_START" not in os.environ and "LD_PRELOAD" not in os.environ
+
+if __name__ == "__main__":
+    process = tenfold.get_context({method!r}).Process(target=child)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+"""
+        )
+
+
 class TestWarden:
     def test_work_goes_on_and_another_takes_its_place(self, python, method):
         python(

@@ -85,6 +85,7 @@ def arm(point):
     call = f"native.kill_at({point!r}, 0)\\n"
     head, rest = _family._WARDEN.split("native.run_warden")
     _family._WARDEN = head + call + "native.run_warden" + rest
+    _family._warden_environment = lambda invitation: None
 
 context = tenfold.get_context("fork")
 """
