@@ -190,7 +190,8 @@ pub(crate) fn unpickle<'py, T>(
 ) -> PyResult<Bound<'py, PyAny>> {
     static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = pickled.py();
-    let loads = LOADS.import(py, "pickle", "loads")?;
+    // `pickle` has the same function, but imports `re` and `enum`, which a fresh worker can do without.
+    let loads = LOADS.import(py, "_pickle", "loads")?;
     match buffers {
         None => loads.call1((pickled.as_any(),)),
         Some(buffers) => {
