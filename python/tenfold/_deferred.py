@@ -96,7 +96,6 @@ class deferring:
     """Within it, a child defers the modules above, unless other threads could see how."""
 
     def __enter__(self):
-        self._deferred = []
         is_child = sys.argv[1:2] == ["--multiprocessing-fork"]
         if is_child and len(sys._current_frames()) == 1:
             sys.meta_path.insert(0, self)
@@ -105,10 +104,9 @@ class deferring:
         if self not in sys.meta_path:
             return
         sys.meta_path.remove(self)
-        for name in self._deferred:
-            module = sys.modules[name]
-            for lent in _LENT[name]:
-                delattr(module, lent)
+        while _lenders:
+            module = _lenders[-1]
+            _take_back(module)
             module.__class__ = _Deferred
 
     def find_spec(self, name, path=None, target=None):
@@ -124,7 +122,6 @@ class deferring:
         # Another loader is that of somebody who wants to be there when the body runs.
         if spec.loader is FrozenImporter or type(spec.loader) is SourceFileLoader:
             spec.loader = _Loader(spec.loader)
-            self._deferred.append(name)
         return spec
 
 
@@ -139,4 +136,26 @@ class _Loader:
 
     def exec_module(self, module):
         module.__spec__.loader = module.__loader__ = self._loader
-        vars(module).update(_LENT[module.__name__])
+        vars(module).update(
+            _LENT[module.__name__], __getattr__=lambda name: _lend_all(module, name)
+        )
+        _lenders.append(module)
+
+
+# The modules that are being deferred, while those that import them are imported.
+_lenders = []
+
+
+def _lend_all(module, name):
+    """Run the body of a module at once, of which somebody needs more than is lent to him."""
+    if name.startswith("__"):
+        raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+    _take_back(module)
+    module.__spec__.loader.exec_module(module)
+    return getattr(module, name)
+
+
+def _take_back(module):
+    _lenders.remove(module)
+    for name in (*_LENT[module.__name__], "__getattr__"):
+        delattr(module, name)

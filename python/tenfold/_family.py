@@ -10,7 +10,7 @@
 import os
 import sys
 
-from . import _native, util
+from . import _native
 
 __all__ = [
     "arrive",
@@ -81,6 +81,8 @@ def execute(path, arguments, descriptors):
     Where there is no room for another, it tries a plain fork at last, and a plain fork takes a
     place in the family for the child.
     """
+    from . import util
+
     try:
         return util.spawnv_passfds(path, arguments, descriptors)
     except OSError:

@@ -22,7 +22,6 @@ from . import _deferred
 
 with _deferred.deferring():
     import multiprocessing
-    import multiprocessing.util
 
 __all__ = ["adopt", "adopt_seeing", "keep_originals", "mirror", "original", "overlay"]
 

@@ -166,6 +166,30 @@ subprocess.run([sys.executable, {str(tmp_path / "program.py")!r}],
     assert out == "True\n"
 
 
+def test_more_is_needed_than_is_lent(python):
+    """As by the modules of a later Python."""
+    out = python(
+        "-c",
+        """
+import sys, types
+sys.argv.insert(1, "--multiprocessing-fork")
+import tenfold
+from tenfold._deferred import deferring
+sys.modules.pop("signal")
+with deferring():
+    import signal
+    number = signal.SIGTERM
+    assert type(number) is int and not hasattr(signal, "__path__")
+    from signal import Signals
+    import subprocess
+    assert type(signal) is types.ModuleType and type(signal.SIGTERM) is Signals
+print(sys.modules["signal"] is signal, number, "__getattr__" in vars(signal))
+print(type(subprocess) is types.ModuleType, subprocess.PIPE)
+""",
+    )
+    assert out == "True 15 False\nFalse -1\n"
+
+
 def test_the_tracker_of_shared_memory_is_the_parents(both):
     said = both("""
         from multiprocessing import resource_tracker, shared_memory
