@@ -83,10 +83,16 @@ def warden_other_than(former):
 )
 
 
-# How the interpreter is started: as it is, where the warden never comes to be an interpreter, and
-# by a file that only leads to it, where the warden is one.
+# How the interpreter is started: as it is, where the warden never comes to be an interpreter; by a
+# file that only leads to it, where the warden is one; and by a loader that preloads nothing, as is
+# that of an executable with privileges.
 EXECUTABLES = {
     "itself": "",
+    "privileged": """
+from tenfold import _family
+whole = _family._warden_environment
+_family._warden_environment = lambda invitation: {**whole(invitation), "LD_PRELOAD": ""}
+""",
     "script": """
 path = os.path.join(os.getcwd(), "python")
 with open(path, "w") as script:
