@@ -170,6 +170,39 @@ def test_a_length_takes_no_memory_before_the_message_comes():
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
 
 
+def test_nothing_is_read_ahead(ends):
+    receiver, sender = ends
+    for message in (b"one", b"", b"three"):
+        sender.send_bytes(message)
+    assert receiver.recv_bytes() == b"one"
+    assert receiver.recv_bytes() == b""
+    assert os.read(receiver.fileno(), 100) == struct.pack("!i", 5) + b"three"
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_a_message_that_comes_byte_by_byte(ends, blocking):
+    receiver, sender = ends
+    got = []
+    thread = in_thread(lambda: got.append(receiver.recv_bytes()))
+    for byte in struct.pack("!iQ", -1, 3) + b"abc":
+        time.sleep(0.002)
+        os.write(sender.fileno(), bytes([byte]))
+    thread.join(LONG)
+    assert got == [b"abc"]
+    os.set_blocking(receiver.fileno(), blocking)
+    os.write(sender.fileno(), b"\0\0")
+    sender.close()
+    with pytest.raises(OSError, match="end of file during message"):
+        receiver.recv()
+
+
+def test_an_end_that_does_not_block_says_so(ends):
+    receiver, _ = ends
+    os.set_blocking(receiver.fileno(), False)
+    with pytest.raises(BlockingIOError):
+        receiver.recv()
+
+
 def test_poll_waits_as_long_as_it_is_told(ends):
     receiver, sender = ends
     assert not receiver.poll()

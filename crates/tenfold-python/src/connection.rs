@@ -5,10 +5,8 @@
 //! ```
 //!
 //! The same bytes through the same pipe or socket as in the standard library, so either end may be its. What is faster is
-//! all around: no Python code in between, one system call to send, plain objects past the table of reducers, and a
-//! receiver that looks for a while before it sleeps.
-
-use core::sync::atomic::{AtomicU32, Ordering};
+//! all around: no Python code in between, one system call to send, two to receive, plain objects past the table of
+//! reducers, and a receiver that looks for a while before it sleeps.
 
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyEOFError, PyOSError, PyValueError};
@@ -16,16 +14,14 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
-use tenfold_engine::sys::{Errno, stream};
+use tenfold_engine::sys::Errno;
+use tenfold_engine::sys::looks::Looks;
+use tenfold_engine::sys::stream::{self, Taker};
 
 use crate::{buffers, codec, waiting};
 
-/// The most looks before a receiver sleeps.
-const LOOKS: u32 = 128;
-/// Seconds that they take, about.
+/// Seconds that the most looks before a receiver sleeps take, about.
 const LOOKING: f64 = 100e-6;
-/// The fewest: by these it is found out that answers come fast again.
-const LOOKS_LEAST: u32 = 4;
 /// No more is believed of a length at once: memory is taken for what has arrived.
 const STEP: usize = 1 << 20;
 /// Objects with more inside are pickled like those of unknown classes.
@@ -35,7 +31,8 @@ const PLAIN_MAX: usize = 64;
 /// `_handle`, `_readable`, `_writable`.
 #[pyclass(subclass, frozen, module = "tenfold._native")]
 pub(crate) struct Connection {
-    looks: AtomicU32,
+    looks: Looks,
+    taker: Taker,
 }
 
 /// Which way messages go.
@@ -50,7 +47,7 @@ impl Connection {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Connection {
-        Connection { looks: AtomicU32::new(LOOKS) }
+        Connection { looks: Looks::default(), taker: Taker::default() }
     }
 
     /// Send a (picklable) object
@@ -98,11 +95,13 @@ impl Connection {
         };
         let this = slf.get();
         let mut incoming = Incoming::new(most);
-        let mut looked = false;
+        let mut worth_looking = true;
         loop {
             let went = py.detach(|| {
-                if !core::mem::replace(&mut looked, true) {
-                    this.look(fd)?;
+                if core::mem::take(&mut worth_looking)
+                    && let Some(0) = this.looks.look(|| incoming.begin(fd, &this.taker))?
+                {
+                    return Ok(Went::Ended);
                 }
                 incoming.advance(fd)
             });
@@ -128,7 +127,8 @@ impl Connection {
         let mut worth_looking = timeout.is_none_or(|seconds| seconds > LOOKING);
         loop {
             let found = py.detach(|| {
-                if core::mem::take(&mut worth_looking) && this.look(fd)? {
+                let look = || Ok(stream::has_input(fd)?.then_some(()));
+                if core::mem::take(&mut worth_looking) && this.looks.look(look)?.is_some() {
                     return Ok(true);
                 }
                 stream::await_input(fd, deadline)
@@ -138,21 +138,6 @@ impl Connection {
                 found => return found.map_err(|errno| error(py, errno)),
             }
         }
-    }
-}
-
-impl Connection {
-    /// Looks for input for as long as that has been worth while of late, and returns whether there is some.
-    fn look(&self, fd: i32) -> Result<bool, Errno> {
-        let looks = self.looks.load(Ordering::Relaxed);
-        let found = stream::look_for_input(fd, looks)?;
-        match found {
-            // It was there before: that says nothing.
-            Some(0) => {}
-            Some(_) => self.looks.store((2 * looks).min(LOOKS), Ordering::Relaxed),
-            None => self.looks.store((looks / 2).max(LOOKS_LEAST), Ordering::Relaxed),
-        }
-        Ok(found.is_some())
     }
 }
 
@@ -174,6 +159,14 @@ enum Went {
 impl Incoming {
     fn new(most: u64) -> Incoming {
         Incoming { head: Vec::new(), body: Vec::new(), most }
+    }
+
+    /// Takes the length, or as much of it as is there; how many bytes, 0 at the end, or `None`.
+    fn begin(&mut self, fd: i32, taker: &Taker) -> Result<Option<usize>, Errno> {
+        let mut head = [0; 4];
+        let taken = taker.take(fd, &mut head)?;
+        self.head.extend_from_slice(&head[..taken.unwrap_or(0)]);
+        Ok(taken)
     }
 
     /// Reads on until the message is whole. Bytes that come after it are left where they are. After an error it can go on.

@@ -15,7 +15,8 @@
 //! | [`spawn`], [`executable`], [`at_fork`], [`signals`] | starting this executable again, and becoming a worker in it |
 //! | [`descriptors`] | `close_range`, `/dev/null` for the standard streams |
 //! | [`bell`], [`poll`] | a pipe to wake a poller in another process |
-//! | [`stream`] | `read`, `writev` and `poll` of one descriptor that somebody else owns |
+//! | [`stream`] | `read`, `recv`, `write` and `poll` of one descriptor that somebody else owns |
+//! | [`looks`] | `sched_yield`, between looks before a sleep |
 //! | [`limits`] | `getrlimit`, free memory, cgroups |
 //!
 //! Linux only, x86-64 and aarch64.
@@ -32,6 +33,7 @@ pub mod executable;
 pub mod futex;
 pub mod interrupt;
 pub mod limits;
+pub mod looks;
 pub mod mapping;
 pub mod memory_file;
 pub mod poll;

@@ -6,12 +6,15 @@
 
 use crate::clock::Deadline;
 use crate::error::{Errno, Result};
-use rustix::event::{PollFd, PollFlags};
-use std::io::IoSlice;
+use core::sync::atomic::{AtomicU8, Ordering};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::ReadWriteFlags;
+use rustix::net::RecvFlags;
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{BorrowedFd, RawFd};
 
-/// Looks before which other threads may not run yet.
-const EAGER: u32 = 8;
+/// So many bytes are put together to be written by the cheaper call for one piece.
+const SHORT: usize = 256;
 
 fn borrowed(number: RawFd) -> Result<BorrowedFd<'static>> {
     if number < 0 {
@@ -38,31 +41,78 @@ pub fn read(fd: RawFd, into: &mut Vec<u8>, most: usize) -> Result<usize> {
     Ok(count)
 }
 
-/// Writes some of the bytes of `parts`, laid end to end, and returns how many ([`writev`]). Blocks while there is no room.
+/// Reads a descriptor without waiting, by the first of these calls that its file knows: [`recv`], [`preadv2`], or [`poll`]
+/// and then [`read`]. Which it is, is kept.
+///
+/// [`recv`]: https://man7.org/linux/man-pages/man2/recv.2.html
+/// [`preadv2`]: https://man7.org/linux/man-pages/man2/readv.2.html
+/// [`poll`]: https://man7.org/linux/man-pages/man2/poll.2.html
+/// [`read`]: https://man7.org/linux/man-pages/man2/read.2.html
+#[derive(Debug, Default)]
+pub struct Taker {
+    call: AtomicU8,
+}
+
+impl Taker {
+    const RECEIVE: u8 = 0;
+    const READ_WITHOUT_WAITING: u8 = 1;
+    const POLL: u8 = 2;
+
+    /// Copies bytes into `space` if there are some; how many, 0 at the end, or `None`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    #[inline]
+    pub fn take(&self, fd: RawFd, space: &mut [u8]) -> Result<Option<usize>> {
+        let call = self.call.load(Ordering::Relaxed);
+        let taken = match call {
+            Self::RECEIVE => rustix::net::recv(borrowed(fd)?, &mut *space, RecvFlags::DONTWAIT).map(|(count, _)| count),
+            Self::READ_WITHOUT_WAITING => {
+                // Where the file stands.
+                const HERE: u64 = u64::MAX;
+                let spaces = &mut [IoSliceMut::new(space)];
+                rustix::io::preadv2(borrowed(fd)?, spaces, HERE, ReadWriteFlags::NOWAIT)
+            }
+            _ if has_input(fd)? => rustix::io::read(borrowed(fd)?, &mut *space),
+            _ => return Ok(None),
+        };
+        match taken {
+            Err(Errno::AGAIN) => Ok(None),
+            Err(Errno::NOTSOCK | Errno::OPNOTSUPP | Errno::NOSYS) if call < Self::POLL => {
+                self.call.store(call + 1, Ordering::Relaxed);
+                self.take(fd, space)
+            }
+            taken => taken.map(Some),
+        }
+    }
+}
+
+/// Writes some of the bytes of `parts`, laid end to end, and returns how many ([`write`], [`writev`]). Blocks while there is
+/// no room.
 ///
 /// # Errors
 /// The kernel's: `EPIPE` when nobody reads any more, and `SIGPIPE` where that is not ignored.
 ///
+/// [`write`]: https://man7.org/linux/man-pages/man2/write.2.html
 /// [`writev`]: https://man7.org/linux/man-pages/man2/writev.2.html
 pub fn write(fd: RawFd, parts: [&[u8]; 2]) -> Result<usize> {
-    rustix::io::writev(borrowed(fd)?, &parts.map(IoSlice::new))
+    let (fd, [first, second]) = (borrowed(fd)?, parts);
+    let mut whole = [0; SHORT];
+    let Some((whole, _)) = whole.split_at_mut_checked(first.len() + second.len()) else {
+        return rustix::io::writev(fd, &parts.map(IoSlice::new));
+    };
+    let (front, back) = whole.split_at_mut(first.len());
+    front.copy_from_slice(first);
+    back.copy_from_slice(second);
+    rustix::io::write(fd, whole)
 }
 
-/// Looks up to `looks` times whether there is something to read or the end, and lets other threads run meanwhile; returns
-/// at which look there was (from 0), or `None`. Who is woken on a core that idles has waited longer than an answer takes as a rule.
+/// Whether there is something to read or the end.
 ///
 /// # Errors
 /// The kernel's.
-pub fn look_for_input(fd: RawFd, looks: u32) -> Result<Option<u32>> {
-    for look in 0..looks {
-        if await_input(fd, Deadline::passed())? {
-            return Ok(Some(look));
-        }
-        if look >= EAGER {
-            std::thread::yield_now();
-        }
-    }
-    Ok(None)
+pub fn has_input(fd: RawFd) -> Result<bool> {
+    poll(fd, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))
 }
 
 /// Waits until there is something to read or the end, and returns whether there is ([`ppoll`]); `false` once the deadline
@@ -73,9 +123,13 @@ pub fn look_for_input(fd: RawFd, looks: u32) -> Result<Option<u32>> {
 ///
 /// [`ppoll`]: https://man7.org/linux/man-pages/man2/poll.2.html
 pub fn await_input(fd: RawFd, deadline: Deadline) -> Result<bool> {
+    poll(fd, deadline.remaining_timespec().as_ref())
+}
+
+fn poll(fd: RawFd, timeout: Option<&Timespec>) -> Result<bool> {
     let mut polled = [PollFd::from_borrowed_fd(borrowed(fd)?, PollFlags::IN)];
     // Errors and hang-ups count as input: a read will not block.
-    Ok(rustix::event::poll(&mut polled, deadline.remaining_timespec().as_ref())? > 0)
+    Ok(rustix::event::poll(&mut polled, timeout)? > 0)
 }
 
 #[cfg(test)]
@@ -89,14 +143,49 @@ mod tests {
         let (reader, writer) = rustix::pipe::pipe().expect("pipe");
         let (from, to) = (reader.as_raw_fd(), writer.as_raw_fd());
         assert_eq!(await_input(from, Deadline::after(Duration::from_millis(3))), Ok(false));
-        assert_eq!(look_for_input(from, 20), Ok(None));
+        assert_eq!(has_input(from), Ok(false));
         assert_eq!(write(to, [b"head", b"body"]), Ok(8));
-        assert_eq!(look_for_input(from, 20), Ok(Some(0)));
+        assert_eq!(has_input(from), Ok(true));
         assert_eq!(await_input(from, Deadline::never()), Ok(true));
         let mut bytes = Vec::with_capacity(100);
         assert_eq!(read(from, &mut bytes, 6), Ok(6));
         assert_eq!(read(from, &mut bytes, 6), Ok(2));
         assert_eq!(bytes, b"headbody");
+    }
+
+    #[test]
+    fn short_and_long_parts_are_written_alike() {
+        let (reader, writer) = rustix::pipe::pipe().expect("pipe");
+        for len in [0, 1, SHORT - 4, SHORT - 3, 3 * SHORT] {
+            let body = vec![7; len];
+            assert_eq!(write(writer.as_raw_fd(), [b"head", &body]), Ok(4 + len));
+            let mut bytes = Vec::new();
+            assert_eq!(read(reader.as_raw_fd(), &mut bytes, 2000), Ok(4 + len));
+            assert_eq!(bytes, [b"head", &body[..]].concat());
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_waited_for() {
+        let sockets = || {
+            let (one, other) = std::os::unix::net::UnixStream::pair().expect("sockets");
+            (std::os::fd::OwnedFd::from(one), std::os::fd::OwnedFd::from(other))
+        };
+        for call in [Taker::RECEIVE, Taker::READ_WITHOUT_WAITING, Taker::POLL] {
+            for (reader, writer) in [sockets(), rustix::pipe::pipe().expect("pipe")] {
+                let (from, to) = (reader.as_raw_fd(), writer.as_raw_fd());
+                let (taker, mut space) = (Taker { call: AtomicU8::new(call) }, [0; 4]);
+                assert_eq!(taker.take(from, &mut space), Ok(None));
+                assert_eq!(write(to, [b"head", b"bo"]), Ok(6));
+                assert_eq!(taker.take(from, &mut space), Ok(Some(4)));
+                assert_eq!(&space, b"head");
+                assert_eq!(taker.take(from, &mut space), Ok(Some(2)));
+                assert_eq!(taker.take(from, &mut space), Ok(None));
+                drop(writer);
+                assert_eq!(taker.take(from, &mut space), Ok(Some(0)));
+            }
+        }
+        assert_eq!(Taker::default().take(-1, &mut [0]), Err(Errno::BADF));
     }
 
     #[test]
