@@ -91,8 +91,8 @@ pub(crate) struct Spine {
     heap: Heap,
     block: Block,
     head: At<Head>,
-    /// The first segment, if it is kept at hand.
-    first: Option<Block>,
+    /// The words of the first segment and where they are in the heap, if they are kept at hand.
+    first: Option<(&'static [AtomicU64], u64)>,
 }
 
 /// The words of a block where they lie.
@@ -218,6 +218,11 @@ impl Spine {
     /// Word number `word`, counted over all segments.
     #[inline]
     pub(crate) fn word(&self, word: u64) -> Result<Word> {
+        if let Some((words, offset)) = self.first
+            && let Some(target) = words.get(word as usize)
+        {
+            return Ok(At::known(offset + 8 * word, target));
+        }
         let (segment, at) = self.place(word);
         self.segment(segment)?.word(self.heap, at * 8)
     }
@@ -234,9 +239,6 @@ impl Spine {
 
     #[inline]
     fn segment(&self, segment: u64) -> Result<Block> {
-        if let (0, Some(first)) = (segment, self.first) {
-            return Ok(first);
-        }
         let cell = self.directory_cell(segment)?;
         let id = BlockId::from_bits(cell.load(Ordering::Relaxed))
             .ok_or(HeapError::corrupt("segment of a spine", cell.offset()))?;
@@ -246,6 +248,11 @@ impl Spine {
     /// The words from number `word` on, to the end of its segment, and where they are in the heap.
     #[inline]
     pub(crate) fn piece(&self, word: u64) -> Result<(&'static [AtomicU64], u64)> {
+        if let Some((words, offset)) = self.first
+            && let Some(piece) = words.get(word as usize..).filter(|piece| !piece.is_empty())
+        {
+            return Ok((piece, offset + 8 * word));
+        }
         let (segment, within) = self.place(word);
         let block = self.segment(segment)?;
         let words = words(self.heap, block)?;
@@ -257,7 +264,7 @@ impl Spine {
 
     /// The same with its first segment at hand, which stays as long as the spine: for many looks under one lock.
     pub(crate) fn at_hand(self) -> Result<Spine> {
-        Ok(Spine { first: Some(self.segment(0)?), ..self })
+        Ok(Spine { first: Some(self.piece(0)?), ..self })
     }
 
     /// The first `count` words, one after the other.

@@ -47,7 +47,7 @@ impl Dict {
         reach(KillPoint::DictEntryBuilt);
         let mut tables = Tables::new(heap, seat);
         let guard = self.lock(seat)?;
-        tables.now = Table::open(heap, self.root)?.map(Table::at_hand).transpose()?;
+        tables.now = Table::open(heap, self.root)?;
         for (cell, key, value, new) in built {
             self.put_one(&guard, &mut tables, new, key, value, cell)?;
             reach(KillPoint::DictManyHalf);
@@ -85,7 +85,7 @@ impl Dict {
         let cell = Transit::new(heap, seat, 0);
         let mut tables = Tables::new(heap, seat);
         let guard = self.lock(seat)?;
-        tables.now = Table::open(heap, self.root)?.map(Table::at_hand).transpose()?;
+        tables.now = Table::open(heap, self.root)?;
         for &(key, value) in entries {
             let found = match &tables.now {
                 Some(table) => Some(table.find_key(key.hash(), key)?),

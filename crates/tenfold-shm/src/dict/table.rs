@@ -12,6 +12,7 @@
 //! slot that its hash says, one slot after the other, until an empty one. There is an empty one: a slot is used only for a position that was used, and
 //! the entries have room for two thirds as many positions as there are slots.
 
+use core::cell::Cell;
 use core::sync::atomic::Ordering;
 
 use super::entry::{Entry, New};
@@ -67,30 +68,62 @@ pub(super) struct Table {
     mask: u64,
 }
 
+/// A table that was looked up, for as long as a dict names these two spines.
+#[derive(Clone, Copy)]
+struct Known {
+    ids: (u64, u64),
+    table: Table,
+}
+
+thread_local! {
+    /// The table that this thread has looked up last: to find its blocks again takes as long as to find a key.
+    static LAST: Cell<Option<Known>> = const { Cell::new(None) };
+}
+
 impl Table {
     /// The table of a dict, if it has one.
     #[inline]
     pub(super) fn open(heap: Heap, root: At<Root>) -> Result<Option<Table>> {
-        let entries = BlockId::from_bits(root.entries.load(Ordering::Relaxed));
-        let index = BlockId::from_bits(root.index.load(Ordering::Relaxed));
-        let (Some(entries), Some(index)) = (entries, index) else { return Ok(None) };
-        Table::new(heap, root, Spine::open(heap, entries)?, Spine::open(heap, index)?).map(Some)
+        let ids = (root.entries.load(Ordering::Relaxed), root.index.load(Ordering::Relaxed));
+        let known = LAST.try_with(Cell::get).ok().flatten();
+        let table = match known.filter(|known| known.ids == ids) {
+            Some(known) => known.table,
+            None => match Table::look_up(heap, root, ids)? {
+                Some(table) => table,
+                None => return Ok(None),
+            },
+        };
+        table.check(root).map(|()| Some(table))
     }
 
-    /// The same, for many looks under one lock.
-    pub(super) fn at_hand(self) -> Result<Table> {
-        Ok(Table { entries: self.entries.at_hand()?, index: self.index.at_hand()?, ..self })
+    /// The table of these two spines.
+    #[cold]
+    fn look_up(heap: Heap, root: At<Root>, ids: (u64, u64)) -> Result<Option<Table>> {
+        let (Some(entries), Some(index)) = (BlockId::from_bits(ids.0), BlockId::from_bits(ids.1)) else {
+            return Ok(None);
+        };
+        let table =
+            Table::new(heap, root, Spine::open(heap, entries)?.at_hand()?, Spine::open(heap, index)?.at_hand()?)?;
+        let _ = LAST.try_with(|last| last.set(Some(Known { ids, table })));
+        Ok(Some(table))
     }
 
-    #[inline]
     fn new(heap: Heap, root: At<Root>, entries: Spine, index: Spine) -> Result<Table> {
         let slots = index.items();
-        let used = entries.owned();
-        let sound = slots.is_power_of_two() && (SLOTS_MIN..=SLOTS_MAX).contains(&slots);
-        if !sound || used.from != 0 || used.to > capacity(slots) {
+        if !slots.is_power_of_two() || !(SLOTS_MIN..=SLOTS_MAX).contains(&slots) {
             return Err(HeapError::corrupt("index of a dict", root.offset()));
         }
         Ok(Table { heap, entries, index, mask: slots - 1 })
+    }
+
+    /// Whether there are as many entries as there may be.
+    #[inline]
+    fn check(&self, root: At<Root>) -> Result<()> {
+        let used = self.entries.owned();
+        if used.from != 0 || used.to > self.capacity() {
+            return Err(HeapError::corrupt("index of a dict", root.offset()));
+        }
+        Ok(())
     }
 
     /// Positions in use, removed ones included.
@@ -145,10 +178,10 @@ impl Table {
             for (slot, word) in (offset..).step_by(8).zip(&piece[..count as usize]) {
                 let bits = word.load(Ordering::Relaxed);
                 if bits == 0 {
-                    return Ok(Found::Nowhere { slot: self.heap.word(free.unwrap_or(slot))? });
+                    return Ok(Found::Nowhere { slot: free.unwrap_or(At::known(slot, word)) });
                 }
                 if bits == DELETED {
-                    free.get_or_insert(slot);
+                    free.get_or_insert(At::known(slot, word));
                     continue;
                 }
                 if (bits >> 32) as u32 != hash {
@@ -159,12 +192,12 @@ impl Table {
                     return Err(HeapError::corrupt("slot of a dict's index", slot));
                 }
                 let cell = self.cell(position)?;
-                let mark = self.heap.word(cell.offset() + 8)?;
+                let mark = self.entries.word(position * STRIDE + 1)?;
                 let id = BlockId::from_bits(cell.load(Ordering::Relaxed))
                     .ok_or(HeapError::corrupt("position of a dict's entry", cell.offset()))?;
                 let entry = Entry::open(self.heap, id, mark.load(Ordering::Relaxed) as u32)?;
                 if is_it(id, &entry)? {
-                    return Ok(Found::Entry { slot: self.heap.word(slot)?, cell, mark, id, entry });
+                    return Ok(Found::Entry { slot: At::known(slot, word), cell, mark, id, entry });
                 }
             }
             left -= count;
