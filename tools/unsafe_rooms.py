@@ -14,6 +14,7 @@ ROOMS = (
     "tenfold-bench/src/plain_fork.rs",
     "tenfold-python/src/buffers.rs",
     "tenfold-python/src/calls.rs",
+    "tenfold-python/src/numbers.rs",
     "tenfold-python/src/quick.rs",
     "tenfold/tests/support/raw_fork.rs",
 )

@@ -14,7 +14,9 @@ std = mirror(globals(), "sharedctypes")
 
 # Types whose numbers `Synchronized` and `SynchronizedArray` read and write natively.
 _numbers = {
-    type_: type_._type_ for code, type_ in std.typecode_to_type.items() if code not in ("c", "u")
+    type_: type_._type_
+    for type_ in (*std.typecode_to_type.values(), ctypes.c_bool)
+    if type_ not in (ctypes.c_char, ctypes.c_wchar)
 }
 
 

@@ -10,6 +10,7 @@ import signal
 import time
 
 import pytest
+from companions import LONG, in_thread
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -111,43 +112,102 @@ def test_stores_and_errors_are_those_of_ctypes(code, lock):
         assert results[0] == results[1], value
 
 
-ints = st.integers(-(2**40), 2**40) | st.integers(-3, 3)
+class Index:
+    """Not an int, but usable as one."""
+
+    def __index__(self):
+        return 4
+
+
+class Sequence:
+    """Not a list, and it fails in the middle."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        if index == 2:
+            raise RuntimeError("no more")
+        return index
+
+
+TYPES = [
+    *(sharedctypes.typecode_to_type[code] for code in CODES),
+    ctypes.c_bool,
+    ctypes.c_char,
+    ctypes.c_wchar,
+    ctypes.c_int.__ctype_be__,
+    ctypes.c_int16.__ctype_be__,
+    ctypes.c_double.__ctype_be__,
+    OwnInt,
+]
 indices = st.integers(-8, 8)
 slices = st.slices(5) | st.builds(slice, indices | st.none(), indices | st.none())
+ints = st.integers(-(2**40), 2**40) | st.integers(-3, 3) | st.integers(-(2**70), 2**70)
+plain = ints | st.floats(width=32) | st.booleans()
+odd = st.sampled_from([None, b"x", b"xy", "x", "ä", 10**400, Index(), OwnInt(3), True, 1j])
+items = plain | odd
+sequences = (
+    st.lists(ints, max_size=6)
+    | st.lists(st.floats(), max_size=6)
+    | st.lists(items, max_size=6)
+    | st.lists(items, max_size=6).map(tuple)
+    | st.integers(0, 5).map(range)
+    | st.integers(0, 5).map(lambda count: array.array("h", range(count)))
+    | st.binary(max_size=6)
+    | st.text(max_size=6)
+    | st.sampled_from([3, None, Sequence(), {1, 2}])
+)
 
 
-@settings(max_examples=400, deadline=None)
+def outcome(method, *arguments):
+    """What a method returns, or the error that it raises, in a form to be compared."""
+    try:
+        result = method(*arguments)
+    except Exception as error:
+        return type(error), str(error)
+    if isinstance(result, OwnInt):
+        return result.value
+    return [getattr(one, "value", one) for one in result] if isinstance(result, list) else result
+
+
+@settings(max_examples=600, deadline=None)
 @given(
-    st.sampled_from(CODES),
+    st.sampled_from(TYPES),
     st.lists(
-        st.tuples(st.just("get"), indices | slices)
-        | st.tuples(st.just("set"), indices, ints | st.floats(width=32))
-        | st.tuples(
-            st.just("set"),
-            slices,
-            st.lists(ints | st.floats(width=32), max_size=6)
-            | st.lists(ints, max_size=6).map(tuple)
-            | st.integers(0, 5).map(range),
-        ),
+        st.tuples(
+            st.just("__getitem__"), indices | slices | st.sampled_from([2**70, -(2**70), True])
+        )
+        | st.tuples(st.just("__setitem__"), indices, items)
+        | st.tuples(st.just("__setitem__"), slices, sequences),
         max_size=12,
     ),
 )
-def test_arrays_do_as_ctypes_does(code, steps):
-    theirs = (sharedctypes.typecode_to_type[code] * 5)(*range(5))
-    ours = [tenfold.Array(code, range(5), lock=lock) for lock in (NativeLock(), True, False)]
+def test_arrays_do_as_ctypes_does(type_, steps):
+    theirs = (type_ * 5)()
+    ours = [tenfold.Array(type_, 5, lock=lock) for lock in (NativeLock(), tenfold.Lock(), False)]
     for step in steps:
-        results = []
-        for one in [theirs, *ours]:
-            try:
-                if step[0] == "get":
-                    results.append(repr(one[step[1]]))
-                else:
-                    one[step[1]] = step[2]
-                    results.append("set")
-            except Exception as error:
-                results.append((type(error), str(error)))
-        assert results.count(results[0]) == len(results), step
-        assert len({repr(one[:]) for one in [theirs, *ours]}) == 1
+        name, *arguments = step
+        results = [repr(outcome(getattr(one, name), *arguments)) for one in [theirs, *ours]]
+        assert results.count(results[0]) == len(results), (step, results)
+        memory = [bytes(getattr(one, "get_obj", lambda one=one: one)()) for one in [theirs, *ours]]
+        assert memory.count(memory[0]) == len(memory), step
+
+
+def test_the_lock_is_held_by_nobody_after_an_element_is_read():
+    numbers = tenfold.Array(ctypes.c_bool, 3)
+    lock = numbers.get_lock()
+    with lock:
+        numbers[1] = True
+        assert numbers[1] is True
+        thread = in_thread(lambda: numbers[1])
+        thread.join(0.05)
+        assert thread.is_alive()
+    thread.join(LONG)
+    assert not thread.is_alive()
+    assert numbers[:] == [False, True, False]
+    with pytest.raises(AssertionError):
+        lock.release()
 
 
 def test_arrays_have_a_length_and_can_be_iterated_over():

@@ -11,6 +11,7 @@
 //!  carrier            which handles a pickle mentions
 //!  waiting            every blocking call: lets go of the GIL, hears of signals
 //!  arguments  shell   what native classes have in common
+//!  numbers            numbers of C, from objects and to them
 //!  quick              the hottest methods as bare C functions
 //!  errors             the engine's errors as Python's
 //!  kill_points        deaths at named places, for tests
@@ -34,6 +35,7 @@ mod family;
 #[cfg(feature = "kill-points")]
 mod kill_points;
 mod memory;
+mod numbers;
 mod pool;
 mod queues;
 mod quick;

@@ -14,13 +14,14 @@
 use std::sync::OnceLock;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PySlice, PyTuple};
+use pyo3::types::{PyDict, PyList, PySlice, PyTuple};
 use tenfold_engine::shm::data::{Data, RawElements};
 use tenfold_engine::shm::sync;
 
 use crate::codec::exactly;
 use crate::errors;
 use crate::memory::Memory;
+use crate::numbers::{self, Number, Truth};
 use crate::sync::{Lock, RLock};
 
 /// A shared ctypes object and the lock that guards it.
@@ -69,6 +70,7 @@ enum Kind {
     U64,
     F32,
     F64,
+    Truth,
 }
 
 impl Kind {
@@ -77,6 +79,7 @@ impl Kind {
         Some(match (letter, size) {
             ("f", 4) => Kind::F32,
             ("d", 8) => Kind::F64,
+            ("?", 1) => Kind::Truth,
             ("b" | "h" | "i" | "l" | "q", 1) => Kind::I8,
             ("b" | "h" | "i" | "l" | "q", 2) => Kind::I16,
             ("b" | "h" | "i" | "l" | "q", 4) => Kind::I32,
@@ -89,49 +92,6 @@ impl Kind {
         })
     }
 }
-
-/// A type of number, as C has it and as Python has it.
-trait Number: bytemuck::Pod {
-    fn to_python<'py>(self, py: Python<'py>) -> Bound<'py, PyAny>;
-    /// The number that ctypes would store for such an object, if that is plain.
-    fn from_python(object: &Bound<'_, PyAny>) -> Option<Self>;
-}
-
-macro_rules! integers {
-    ($($number:ty),*) => {
-        $(impl Number for $number {
-            #[inline]
-            fn to_python<'py>(self, py: Python<'py>) -> Bound<'py, PyAny> {
-                PyInt::new(py, self).into_any()
-            }
-
-            #[inline]
-            fn from_python(object: &Bound<'_, PyAny>) -> Option<$number> {
-                // Bits that do not fit are cut off, as C does.
-                let number: i64 = exactly::<PyInt>(object)?.extract().ok()?;
-                Some(number as $number)
-            }
-        })*
-    };
-}
-integers!(i8, u8, i16, u16, i32, u32, i64, u64);
-
-macro_rules! floats {
-    ($($number:ty),*) => {
-        $(impl Number for $number {
-            #[inline]
-            fn to_python<'py>(self, py: Python<'py>) -> Bound<'py, PyAny> {
-                PyFloat::new(py, self.into()).into_any()
-            }
-
-            #[inline]
-            fn from_python(object: &Bound<'_, PyAny>) -> Option<$number> {
-                Some(exactly::<PyFloat>(object)?.value() as $number)
-            }
-        })*
-    };
-}
-floats!(f32, f64);
 
 /// Runs `$body` with `$T` as the type that a kind stands for.
 macro_rules! with_type {
@@ -177,6 +137,10 @@ macro_rules! with_type {
                 type $T = f64;
                 $body
             }
+            Kind::Truth => {
+                type $T = Truth;
+                $body
+            }
         }
     };
 }
@@ -197,6 +161,15 @@ impl Numbers {
         Ok(f())
     }
 
+    /// As [`Numbers::locked`], for steps that run no Python code.
+    #[inline]
+    fn briefly<R>(&self, py: Python<'_>, step: impl Fn() -> R) -> PyResult<R> {
+        match &self.lock {
+            NativeLock::Recursive(lock, _) if let Ok(Some(result)) = lock.briefly(&step) => Ok(result),
+            _ => self.locked(py, step),
+        }
+    }
+
     /// How many numbers there are.
     fn len(&self) -> PyResult<usize> {
         with_type!(self.kind, T => Ok(self.elements::<T>()?.len()))
@@ -211,7 +184,7 @@ impl Numbers {
     fn get<'py>(&self, py: Python<'py>, index: isize) -> PyResult<Option<Bound<'py, PyAny>>> {
         with_type!(self.kind, T => {
             let elements = self.elements::<T>()?;
-            let number = self.locked(py, || elements.load(place(index, elements.len())))?;
+            let number = self.briefly(py, || elements.load(place(index, elements.len())))?;
             Ok(number.map(|number| number.to_python(py)))
         })
     }
@@ -222,7 +195,7 @@ impl Numbers {
         with_type!(self.kind, T => {
             let Some(number) = T::from_python(object) else { return Ok(false) };
             let elements = self.elements::<T>()?;
-            self.locked(object.py(), || elements.store(place(index, elements.len()), number))
+            self.briefly(object.py(), || elements.store(place(index, elements.len()), number))
         })
     }
 
@@ -244,31 +217,31 @@ impl Numbers {
             if range.left != list.len() {
                 return Ok(false);
             }
-            self.set_each(value.py(), range, list.iter())
+            with_type!(self.kind, T => self.set_each(value.py(), range, |number| numbers::at::<T>(list, number)))
         } else if let Some(tuple) = exactly::<PyTuple>(value) {
             if range.left != tuple.len() {
                 return Ok(false);
             }
-            self.set_each(value.py(), range, tuple.iter())
+            let at = |number| tuple.get_borrowed_item(number).ok();
+            with_type!(self.kind, T => self.set_each(value.py(), range, |number| T::from_python(&*at(number)?)))
         } else {
             Ok(false)
         }
     }
 
-    /// Sets as many numbers as there are plain objects at the beginning; whether that is all of them.
-    fn set_each<'py>(
+    /// Sets as many numbers as `number` has from 0 on; whether that is all of them.
+    fn set_each<T: Number>(
         &self,
-        py: Python<'py>,
+        py: Python<'_>,
         mut range: Range,
-        mut objects: impl Iterator<Item = Bound<'py, PyAny>>,
+        number: impl Fn(usize) -> Option<T>,
     ) -> PyResult<bool> {
-        with_type!(self.kind, T => {
-            let elements = self.elements::<T>()?;
-            self.locked(py, || {
-                range.all(|index| {
-                    let number = objects.next().and_then(|object| T::from_python(&object));
-                    number.is_some_and(|number| elements.store(index, number))
-                })
+        let elements = self.elements::<T>()?;
+        let mut count = 0..;
+        self.locked(py, || {
+            range.all(|index| {
+                let number = count.next().and_then(&number);
+                number.is_some_and(|number| elements.store(index, number))
             })
         })
     }
@@ -278,12 +251,6 @@ impl Numbers {
 #[inline]
 fn place(index: isize, len: usize) -> usize {
     if index < 0 { len.checked_add_signed(index).unwrap_or(usize::MAX) } else { index as usize }
-}
-
-/// An index, if it is a plain one.
-#[inline]
-fn plain_index(index: &Bound<'_, PyAny>) -> Option<isize> {
-    exactly::<PyInt>(index)?.extract().ok()
 }
 
 /// Indices of a slice.
@@ -432,7 +399,7 @@ impl SynchronizedArray {
     fn __getitem__(slf: &Bound<'_, Self>, key: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let base = slf.as_super();
         if let Some(numbers) = Synchronized::numbers(base)? {
-            if let Some(index) = plain_index(key) {
+            if let Some(index) = numbers::index(key) {
                 if let Some(number) = numbers.get(slf.py(), index)? {
                     return Ok(number.unbind());
                 }
@@ -446,7 +413,7 @@ impl SynchronizedArray {
     fn __setitem__(slf: &Bound<'_, Self>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let base = slf.as_super();
         if let Some(numbers) = Synchronized::numbers(base)? {
-            let done = if let Some(index) = plain_index(key) {
+            let done = if let Some(index) = numbers::index(key) {
                 numbers.set(index, value)?
             } else if let Some(slice) = exactly::<PySlice>(key) {
                 // What is not plain is set again from the start by ctypes, as far as this came to the same values.

@@ -324,6 +324,60 @@ mod rlock {
             assert_eq!(lock.try_acquire().unwrap(), Acquired::Yes);
         });
     }
+
+    #[test]
+    fn held_briefly_it_keeps_others_out() {
+        alone(|heap| {
+            let (lock, seen) = (RLock::create(heap).unwrap(), words());
+            let work = || {
+                for _ in 0..20_000 {
+                    let step = || seen[0].store(seen[0].load(SeqCst) + 1, SeqCst);
+                    if lock.briefly(step).unwrap().is_none() {
+                        assert_eq!(lock.acquire(NEVER).unwrap(), Acquired::Yes);
+                        step();
+                        lock.release().unwrap();
+                    }
+                }
+            };
+            let child = in_child(work);
+            std::thread::scope(|scope| {
+                scope.spawn(work);
+                scope.spawn(work);
+            });
+            child.succeeds();
+            assert_eq!(seen[0].load(SeqCst), 60_000);
+            assert!(!lock.is_locked());
+            // It may be this thread's own, but no other's.
+            assert_eq!(lock.acquire(NEVER).unwrap(), Acquired::Yes);
+            assert_eq!(lock.briefly(|| lock.depth()).unwrap(), Some(1));
+            std::thread::scope(|scope| {
+                scope.spawn(|| assert_eq!(lock.briefly(|| ()).unwrap(), None));
+            });
+            assert_eq!(lock.depth(), 1);
+            lock.release().unwrap();
+        });
+    }
+
+    // Fault 7.
+    #[test]
+    fn a_kill_while_it_is_held_briefly_is_told() {
+        alone(|heap| {
+            let (lock, seen) = (RLock::create(heap).unwrap(), words());
+            let holder = in_child(|| {
+                let _ = lock.briefly(|| {
+                    seen[0].store(1, SeqCst);
+                    forever();
+                });
+            });
+            reaches(&seen[0], 1);
+            assert_eq!(lock.briefly(|| ()).unwrap(), None);
+            holder.kill();
+            assert_eq!(lock.acquire(NEVER).unwrap(), Acquired::OwnerDied);
+            assert_eq!(lock.depth(), 1);
+            lock.release().unwrap();
+            assert_eq!(lock.briefly(|| 3).unwrap(), Some(3));
+        });
+    }
 }
 
 mod semaphore {

@@ -11,7 +11,7 @@ __all__ = ["ROWS"]
 
 KEYS = 1000
 OPERATIONS = 5000
-# So many that all processes are at work at once: the last of them may be woken milliseconds after the first.
+# So many that all processes are at work at once: the last may wake milliseconds after the first.
 EACH = 30_000
 
 

@@ -51,6 +51,19 @@ pub struct RLock {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Depth(u32);
 
+/// A lock that is held for one step; freed on drop, also if that panics.
+struct Brief<'a> {
+    word: &'a LockWord,
+    me: u32,
+}
+
+impl Drop for Brief<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.word.release_own(self.me);
+    }
+}
+
 impl RLock {
     /// A free lock.
     ///
@@ -123,6 +136,24 @@ impl RLock {
             shared.thread.store(THREAD.with(|t| *t), Ordering::Relaxed);
         }
         Ok(acquired)
+    }
+
+    /// Runs `step` with the lock held, if the lock is this thread's own or can be had as by [`RLock::acquire_at_once`];
+    /// otherwise `None`. To be quick, it does not say which thread holds it: `step` may not use the lock.
+    ///
+    /// # Errors
+    /// As [`RLock::acquire`].
+    #[inline]
+    pub fn briefly<R>(&self, step: impl FnOnce() -> R) -> Result<Option<R>> {
+        let me = participant::seat(self.handle.heap())?.owner();
+        if self.is_owner(me) {
+            return Ok(Some(step()));
+        }
+        if !self.shared.word.acquire_at_once(me) {
+            return Ok(None);
+        }
+        let _held = Brief { word: &self.shared.get().word, me };
+        Ok(Some(step()))
     }
 
     #[inline]
