@@ -1,4 +1,4 @@
-//! Memory from and to Python: one of the two rooms of this crate for code that the compiler cannot check.
+//! Memory from and to Python: one of the rooms of this crate for code that the compiler cannot check.
 //!
 //! ```text
 //!   numpy array ── base ──▶ View ── owner ──▶ private view of a message │ message │ shared memory
@@ -9,7 +9,8 @@
 //! of the memory as long as anything looks through it.
 
 use core::ffi::{c_char, c_int};
-use core::ptr::NonNull;
+use core::mem::{self, MaybeUninit};
+use core::ptr::{NonNull, null};
 use std::sync::Arc;
 
 use pyo3::buffer::PyBuffer;
@@ -22,6 +23,7 @@ use tenfold_engine::shm::data::Data;
 use tenfold_engine::shm::message::{InPlace, Payload};
 use tenfold_engine::shm::private_view::PrivateView;
 use tenfold_engine::sys::limits::{self, Resource};
+use tenfold_engine::sys::{Errno, stream};
 
 use crate::errors;
 
@@ -212,4 +214,61 @@ pub(crate) fn no_room(py: Python<'_>, error: PyErr, len: usize) -> PyErr {
 /// Puts the class into the module.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<View>()
+}
+
+/// A bytes object in the making: what arrives is written where it stays.
+pub(crate) struct Arriving<'py> {
+    bytes: Bound<'py, PyBytes>,
+    space: &'py mut [MaybeUninit<u8>],
+    whole: usize,
+}
+
+impl<'py> Arriving<'py> {
+    /// An object for `len` bytes. Pages are taken as they are filled.
+    ///
+    /// # Errors
+    /// MemoryError.
+    pub(crate) fn new(py: Python<'py>, len: usize) -> PyResult<Arriving<'py>> {
+        assert!(len > 1, "the shortest objects are not ours alone");
+        let size = isize::try_from(len).map_err(|_| PyMemoryError::new_err(()))?;
+        // SAFETY: the GIL is held. The object has room for `len` bytes, and nobody else knows it before it is finished; the
+        // space is used as long as the object is held here.
+        unsafe {
+            let bytes = Bound::from_owned_ptr_or_err(py, ffi::PyBytes_FromStringAndSize(null(), size))?;
+            let start = ffi::PyBytes_AsString(bytes.as_ptr()).cast::<MaybeUninit<u8>>();
+            let space = core::slice::from_raw_parts_mut(start, len);
+            Ok(Arriving { bytes: bytes.cast_into_unchecked(), space, whole: len })
+        }
+    }
+
+    /// Whether nothing has arrived yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.space.len() == self.whole
+    }
+
+    /// Reads what is missing, while other threads run; returns false at the end.
+    ///
+    /// # Errors
+    /// The kernel's. It can go on after that.
+    pub(crate) fn read(&mut self, fd: i32) -> Result<bool, Errno> {
+        let space = &mut self.space;
+        self.bytes.py().detach(|| {
+            while !space.is_empty() {
+                match stream::read(fd, space)? {
+                    0 => return Ok(false),
+                    count => *space = &mut mem::take(space)[count..],
+                }
+            }
+            Ok(true)
+        })
+    }
+
+    /// The object.
+    ///
+    /// # Panics
+    /// If a part of it has not arrived.
+    pub(crate) fn finish(self) -> Bound<'py, PyBytes> {
+        assert!(self.space.is_empty(), "a bytes object with a part that has not arrived");
+        self.bytes
+    }
 }

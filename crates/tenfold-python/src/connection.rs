@@ -18,12 +18,16 @@ use tenfold_engine::sys::Errno;
 use tenfold_engine::sys::looks::Looks;
 use tenfold_engine::sys::stream::{self, Taker};
 
-use crate::{buffers, codec, waiting};
+use crate::buffers::{self, Arriving};
+use crate::{codec, waiting};
 
 /// Seconds that the most looks before a receiver sleeps take, about.
 const LOOKING: f64 = 100e-6;
-/// No more is believed of a length at once: memory is taken for what has arrived.
-const STEP: usize = 1 << 20;
+/// Bodies of up to so many bytes are read at once with the length, and copied into their object.
+const SHORT: u64 = 16 << 10;
+/// And up to so many, into an object that is made beforehand. Of a greater length no more is believed at once than has
+/// arrived before.
+const LONG: u64 = 64 << 20;
 /// Objects with more inside are pickled like those of unknown classes.
 const PLAIN_MAX: usize = 64;
 
@@ -107,10 +111,10 @@ impl Connection {
             });
             match went {
                 Ok(Went::Whole) => return buffers::bytes(py, &incoming.body),
+                Ok(Went::Long(len)) => return receive_body(py, fd, len),
                 // Raises. Nobody knows where the next message begins: nothing more is received.
                 Ok(Went::TooLong) => return Ok(slf.call_method0(intern!(py, "_bad_message_length"))?.cast_into()?),
-                Ok(Went::Ended) if incoming.is_between_parts() => return Err(PyEOFError::new_err(())),
-                Ok(Went::Ended) => return Err(PyOSError::new_err("got end of file during message")),
+                Ok(Went::Ended) => return Err(end(incoming.is_between_parts())),
                 Err(Errno::INTR) => py.check_signals()?,
                 Err(errno) => return Err(error(py, errno)),
             }
@@ -152,6 +156,8 @@ struct Incoming {
 /// How far that is.
 enum Went {
     Whole,
+    /// The length is there, and is that of a long body.
+    Long(usize),
     TooLong,
     Ended,
 }
@@ -180,20 +186,23 @@ impl Incoming {
                 (Some(&len), _) => break i32::from_be_bytes(len).max(0) as u64,
                 (None, _) => 4 - self.head.len(),
             };
-            if stream::read(fd, &mut self.head, missing)? == 0 {
+            if stream::read_more(fd, &mut self.head, missing)? == 0 {
                 return Ok(Went::Ended);
             }
         };
         if len > self.most {
             return Ok(Went::TooLong);
         }
+        if len > SHORT && len <= LONG {
+            return Ok(Went::Long(len as usize));
+        }
         loop {
             let missing = len - self.body.len() as u64;
             if missing == 0 {
                 return Ok(Went::Whole);
             }
-            let step = missing.min(self.body.len().max(STEP) as u64) as usize;
-            if stream::read(fd, &mut self.body, step)? == 0 {
+            let step = missing.min((self.body.len() as u64).max(LONG)) as usize;
+            if stream::read_more(fd, &mut self.body, step)? == 0 {
                 return Ok(Went::Ended);
             }
         }
@@ -203,6 +212,24 @@ impl Incoming {
     fn is_between_parts(&self) -> bool {
         self.body.is_empty() && matches!(self.head.len(), 0 | 4 | 12)
     }
+}
+
+/// Receives the body of a message whose length has come.
+fn receive_body(py: Python<'_>, fd: i32, len: usize) -> PyResult<Bound<'_, PyBytes>> {
+    let mut body = Arriving::new(py, len)?;
+    loop {
+        match body.read(fd) {
+            Ok(true) => return Ok(body.finish()),
+            Ok(false) => return Err(end(body.is_empty())),
+            Err(Errno::INTR) => py.check_signals()?,
+            Err(errno) => return Err(error(py, errno)),
+        }
+    }
+}
+
+/// What an end is: expected between the parts of a message, which is how the standard library sees it, and nowhere else.
+fn end(between_parts: bool) -> PyErr {
+    if between_parts { PyEOFError::new_err(()) } else { PyOSError::new_err("got end of file during message") }
 }
 
 /// Sends a message: all of it, or as much as went before an error.

@@ -6,6 +6,7 @@
 
 use crate::clock::Deadline;
 use crate::error::{Errno, Result};
+use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU8, Ordering};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::ReadWriteFlags;
@@ -25,17 +26,25 @@ fn borrowed(number: RawFd) -> Result<BorrowedFd<'static>> {
     Ok(unsafe { BorrowedFd::borrow_raw(number) })
 }
 
-/// Appends up to `most` bytes ([`read`]); 0 at the end. Blocks while there are none.
+/// Reads into the beginning of `space`, and returns how many bytes of it are filled ([`read`]); 0 at the end. Blocks while
+/// there are none.
+///
+/// # Errors
+/// The kernel's.
+///
+/// [`read`]: https://man7.org/linux/man-pages/man2/read.2.html
+pub fn read(fd: RawFd, space: &mut [MaybeUninit<u8>]) -> Result<usize> {
+    let (filled, _) = rustix::io::read(borrowed(fd)?, space)?;
+    Ok(filled.len())
+}
+
+/// Appends up to `most` bytes, as [`read`].
 ///
 /// # Errors
 /// The kernel's; `ENOMEM` if the vector cannot grow so far.
-///
-/// [`read`]: https://man7.org/linux/man-pages/man2/read.2.html
-pub fn read(fd: RawFd, into: &mut Vec<u8>, most: usize) -> Result<usize> {
-    let fd = borrowed(fd)?;
+pub fn read_more(fd: RawFd, into: &mut Vec<u8>, most: usize) -> Result<usize> {
     into.try_reserve_exact(most).map_err(|_| Errno::NOMEM)?;
-    let (filled, _) = rustix::io::read(fd, &mut into.spare_capacity_mut()[..most])?;
-    let count = filled.len();
+    let count = read(fd, &mut into.spare_capacity_mut()[..most])?;
     // SAFETY: the kernel has written so many bytes behind those that were there.
     unsafe { into.set_len(into.len() + count) };
     Ok(count)
@@ -148,8 +157,8 @@ mod tests {
         assert_eq!(has_input(from), Ok(true));
         assert_eq!(await_input(from, Deadline::never()), Ok(true));
         let mut bytes = Vec::with_capacity(100);
-        assert_eq!(read(from, &mut bytes, 6), Ok(6));
-        assert_eq!(read(from, &mut bytes, 6), Ok(2));
+        assert_eq!(read_more(from, &mut bytes, 6), Ok(6));
+        assert_eq!(read_more(from, &mut bytes, 6), Ok(2));
         assert_eq!(bytes, b"headbody");
     }
 
@@ -160,7 +169,7 @@ mod tests {
             let body = vec![7; len];
             assert_eq!(write(writer.as_raw_fd(), [b"head", &body]), Ok(4 + len));
             let mut bytes = Vec::new();
-            assert_eq!(read(reader.as_raw_fd(), &mut bytes, 2000), Ok(4 + len));
+            assert_eq!(read_more(reader.as_raw_fd(), &mut bytes, 2000), Ok(4 + len));
             assert_eq!(bytes, [b"head", &body[..]].concat());
         }
     }
@@ -191,7 +200,7 @@ mod tests {
     #[test]
     fn a_number_that_is_no_descriptor_is_an_error() {
         for number in [-1, 987_654] {
-            assert_eq!(read(number, &mut Vec::new(), 1), Err(Errno::BADF));
+            assert_eq!(read_more(number, &mut Vec::new(), 1), Err(Errno::BADF));
             assert_eq!(write(number, [b"", b"x"]), Err(Errno::BADF));
         }
         assert_eq!(await_input(-1, Deadline::passed()), Err(Errno::BADF));
