@@ -294,6 +294,9 @@ if __name__ == "__main__":
         refused(context.Pool, 2, errors=BlockingIOError)
     assert stats() <= before, (before, stats())
     assert all(now <= then + 1 for now, then in zip(files(), files_before)), files()
+    # A family has room for 1024 processes: each refusal has given back the place of its child.
+    for _ in range(1100):
+        refused(context.Process(target=queue.put, args=(3,)).start, errors=BlockingIOError)
     limit_server(signal.SIGUSR2)
     child = context.Process(target=queue.put, args=(4,))
     child.start()
