@@ -1,12 +1,13 @@
 """Which processes belong to the program: what tenfold does around the start and the end of each.
 
-    parent                                        child
-    before_start: there is a heap and a warden
-    fork, forked(pid) ──────────────────────────▶ settle(daemon)
-    exec, with the heap's descriptor ───────────▶ arrive(invitation), later settle(daemon)
-    reaped(pid, status) ◀───────────────────────  leave(code), exit
+parent                                        child
+before_start: there is a heap and a warden
+fork, forked(pid) ──────────────────────────▶ settle(daemon)
+exec, with the heap's descriptor ───────────▶ arrive(invitation), later settle(daemon)
+reaped(pid, status) ◀───────────────────────  leave(code), exit
 """
 
+import contextlib
 import os
 import sys
 
@@ -24,6 +25,7 @@ __all__ = [
     "not_forked",
     "reaped",
     "settle",
+    "watch_again",
 ]
 
 forked = _native.forked
@@ -96,6 +98,13 @@ def before_start():
 
     if spawn.get_executable() and not getattr(sys, "frozen", False):
         _native.ensure_warden(_start_warden)
+
+
+def watch_again():
+    """As `before_start`, once the child is there: the warden may have been killed meanwhile."""
+    # Where there is no room for another now, the next start tries again.
+    with contextlib.suppress(Exception):
+        before_start()
 
 
 def invitation():

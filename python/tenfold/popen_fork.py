@@ -59,7 +59,8 @@ class Popen(std.Popen):
                 os.close(end)
             _current.ends = ()
             raise
-        _family.forked(self.pid)
+        if not _family.forked(self.pid):
+            _family.watch_again()
 
     def poll(self, flag=os.WNOHANG):
         """Return the exit code, or None while the child runs; `flag` 0 waits for it."""

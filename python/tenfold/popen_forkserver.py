@@ -59,6 +59,7 @@ class Popen(std.Popen, popen_fork.Popen):
     def _start(self, process_obj):
         # As in popen_spawn_posix.
         self._parcel = _family.carry(lambda: self._standard_start(process_obj))
+        _family.watch_again()
 
     def poll(self, flag=os.WNOHANG):
         """Return the exit code, or None while the child runs; `flag` 0 waits for it."""

@@ -21,3 +21,4 @@ class Popen(std.Popen, popen_fork.Popen):
         self._fds.append(_family.invitation()[1])
         # The child takes what it is given while this process holds it: until it is joined.
         self._parcel = _family.carry(lambda: self._standard_start(process_obj))
+        _family.watch_again()

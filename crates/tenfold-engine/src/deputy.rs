@@ -9,8 +9,9 @@
 //!                       └ is the warden ── fork ──▶ its deputy
 //! ```
 //!
-//! So those that a program has started stay behind only if the program, the warden and the deputy are
-//! all killed within a moment, or the program and a warden that has not come to serve yet.
+//! The death of one of the two at any moment is made good. What a program has started stays behind only if the warden
+//! and the deputy are both killed within a moment, or a warden that has no deputy yet, and then the program before it
+//! starts another process: each start sees to it, at its beginning and at its end, that there is a warden.
 //!
 //! *Killed here:* the warden forks another. If the next start of a process has made a warden before
 //! the deputy woke, the deputy has nothing to do and exits.

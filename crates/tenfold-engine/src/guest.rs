@@ -161,10 +161,11 @@ pub fn leave(heap: Heap, code: i32) {
     participant::announce_exit(heap, code);
 }
 
-/// This thread has forked a child by itself.
-pub fn forked(heap: Heap, pid: Pid) {
+/// This thread has forked a child by itself. Returns whether the warden knows: not if it was killed since the start began,
+/// or has not come to serve yet; then [`ensure_warden`] is due again.
+pub fn forked(heap: Heap, pid: Pid) -> bool {
     participant::tell_forked(heap, pid);
-    warden::notify(heap);
+    warden::notify(heap)
 }
 
 /// The kernel has refused this thread a fork that it made by itself.

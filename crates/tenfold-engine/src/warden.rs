@@ -38,15 +38,11 @@ const UNWATCHED: Duration = Duration::from_millis(500);
 /// How long the processes of a family that has ended may take to die.
 const LAST_MOMENTS: Duration = Duration::from_millis(300);
 
-/// Tells the warden that there is a process to watch. It looks around when it starts, so nothing is
-/// lost while there is none.
-pub(crate) fn notify(heap: Heap) {
-    if let Some(warden) = Service::Warden.identity(heap)
-        && let Some((pid, number, inode)) = bell_of(heap, warden)
-    {
-        // A dead warden's successor looks around anyway.
-        let _ = bell::ring_remote(pid, number, inode);
-    }
+/// Tells the warden that there is a process to watch, and returns whether there is one that hears. It looks around when
+/// it starts, so nothing is lost while there is none.
+pub(crate) fn notify(heap: Heap) -> bool {
+    let bell = Service::Warden.identity(heap).and_then(|warden| bell_of(heap, warden));
+    bell.is_some_and(|(pid, number, inode)| bell::ring_remote(pid, number, inode).is_ok())
 }
 
 /// Whether the bell of this warden hangs where it says: then the warden lives, for a dead process has no descriptors.

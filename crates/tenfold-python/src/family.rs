@@ -63,12 +63,10 @@ fn leave(code: i32) {
     }
 }
 
-/// This thread has just forked the child `pid`.
+/// This thread has just forked the child `pid`. Returns whether the warden, if there is to be one, knows.
 #[pyfunction]
-fn forked(pid: u32) {
-    if let Some(heap) = Heap::existing() {
-        guest::forked(heap, pid);
-    }
+fn forked(pid: u32) -> bool {
+    Heap::existing().is_none_or(|heap| guest::forked(heap, pid))
 }
 
 /// The kernel has refused this thread a fork.

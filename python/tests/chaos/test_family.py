@@ -22,11 +22,12 @@ def gone(pids, seconds=10):
     return True
 
 
-def start(tmp_path, text):
+def start(tmp_path, text, *arguments):
     """Start a program that prints pids in its first line; returns it and the pids."""
     program = tmp_path / "program.py"
     program.write_text(text)
-    process = subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, str(program), *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     return process, [int(word) for word in process.stdout.readline().split()]
 
 
