@@ -5,7 +5,9 @@
     close ─▶ when nothing more is fed: the workers end once they have done what there is
     terminate ─▶ all are killed
 
-Workers that die again and again before they are ready are not replaced: the pool is broken.
+If workers die again and again before they are ready, and none is ready, the pool is broken. As long
+as one is, the pool goes on with it, and the others are tried one at a time, at longer and longer
+intervals.
 """
 
 import contextlib
@@ -21,6 +23,8 @@ __all__ = ["Crew"]
 
 # So many deaths in a row before any worker was ready make a pool broken.
 _FAILURES_MAX = 3
+# Seconds before the next worker is tried, where one is ready: at first, and at most.
+_PAUSE_MIN, _PAUSE_MAX = 0.1, 10.0
 # Seconds that a worker has between SIGTERM and SIGKILL.
 _GRACE = 2.0
 # Seconds that feeding threads have to notice the end.
@@ -45,8 +49,11 @@ class Crew:
         self._closing = False
         self._terminated = False
         self._dead = 0
-        self._forgiven = 0
+        # Deaths before the worker was ready: all, and how many there were when one became ready
+        # last, and when one was seen to be ready last.
+        self._failed = self._forgiven = self._borne = 0
         self._seen_ready = 0
+        self._due = 0.0
         self._last_code = None
         self._owner = os.getpid()
         self._thread = Attendant("tenfold-crew", self._run)
@@ -71,10 +78,11 @@ class Crew:
             self._thread.await_end()
             raise
 
-    def fill(self):
-        """Start workers until there are enough."""
+    def fill(self, most=None):
+        """Start workers until there are enough, or so many more."""
         with self._lock:
-            while len(self._workers) < self._size and not self._terminated:
+            size = self._size if most is None else min(self._size, len(self._workers) + most)
+            while len(self._workers) < size and not self._terminated:
                 worker = self._make()
                 if self._method == "spawn":
                     from . import resource_tracker
@@ -159,7 +167,7 @@ class Crew:
         try:
             while self._tend():
                 ends = [worker.sentinel for worker in list(self._workers)]
-                wait([*ends, self._bell], self._slice)
+                wait([*ends, self._bell], self._rest())
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(self._bell)
         except BaseException as error:
@@ -190,11 +198,19 @@ class Crew:
                 self._workers.remove(worker)
                 self._dead += 1
 
+    def _rest(self):
+        """Return after how many seconds to look again, though nothing happens."""
+        left = self._due - time.monotonic()
+        if left <= 0:
+            return self._slice
+        return left if self._slice is None else min(left, self._slice)
+
     def _replace(self):
-        missing = self._size - len(self._workers)
-        if missing <= 0:
+        self._note_failures()
+        if len(self._workers) >= self._size:
             return
-        failures = self._failures()
+        working = self._board.present_workers()
+        failures = self._failed - max(self._forgiven, self._borne)
         if failures >= _FAILURES_MAX:
             self._give_up(
                 f"{failures} workers in a row ended before they were ready for work, the last with "
@@ -202,20 +218,36 @@ class Crew:
                 "does when it is imported, and at standard error"
             )
             return
+        most = None
+        if working and self._pause():
+            if time.monotonic() < self._due:
+                return
+            # Nobody rings when a worker becomes ready: look by then.
+            self._due = time.monotonic() + self._pause()
+            most = 0 if len(self._workers) > working else 1
         try:
-            self.fill()
+            self.fill(most)
         except Exception as error:
-            # The others go on, and the next event tries again.
+            # The others go on, and the next event tries again, or the next look.
+            self._due = time.monotonic() + _PAUSE_MIN
             if not self._workers:
                 self._give_up(f"no process can be started: {error!r}")
 
-    def _failures(self):
-        """How many workers in a row have died before they were ready."""
-        ready = self._board.ready_workers()
-        unready_dead = self._dead - (ready - self._board.present_workers())
+    def _note_failures(self):
+        """See how many workers have died before they were ready, and when to try the next."""
+        ready, present = self._board.ready_workers(), self._board.present_workers()
+        before, self._failed = self._failed, self._dead - (ready - present)
         if ready != self._seen_ready:
-            self._seen_ready, self._forgiven = ready, unready_dead
-        return unready_dead - self._forgiven
+            self._seen_ready, self._forgiven, self._due = ready, self._failed, 0.0
+        if present:
+            self._borne = self._failed
+        if self._failed > before and self._pause():
+            self._due = time.monotonic() + self._pause()
+
+    def _pause(self):
+        """Return the seconds between two starts, or 0 if not so many have failed in a row."""
+        more = self._failed - self._forgiven - _FAILURES_MAX
+        return 0.0 if more < 0 else min(_PAUSE_MIN * 2 ** min(more, 16), _PAUSE_MAX)
 
     def _give_up(self, text):
         self._board.declare_broken(RuntimeError(text))

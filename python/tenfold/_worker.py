@@ -24,7 +24,8 @@ def work(board, initializer, initargs, max_tasks, max_memory, hears_ctrl_c):
     except KeyboardInterrupt:
         os._exit(1)
     except BaseException as error:
-        if board.declare_broken(error):
+        # As long as others work, it is this worker's trouble alone.
+        if board.present_workers() or board.declare_broken(error):
             raise
         os._exit(1)
     board.work(max_tasks, hears_ctrl_c)

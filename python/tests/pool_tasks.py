@@ -49,6 +49,7 @@ def pairs(a, b=0, *, c=0):
 
 
 HOW = {
+    "raise": lambda: None,
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "term": lambda: os.kill(os.getpid(), signal.SIGTERM),
     "_exit": lambda: os._exit(3),
@@ -204,6 +205,20 @@ def recall():
 def note_and_die(folder, how):
     open(os.path.join(folder, str(os.getpid())), "w").close()
     HOW[how]()
+
+
+def start_well_or_not(folder, go, how):
+    """The first worker starts well, the others wait for `go` and fail until all is well."""
+    path = os.path.join(folder, str(os.getpid()))
+    open(path, "w").close()
+    first = os.path.join(folder, "first")
+    try:
+        os.link(path, first)
+    except FileExistsError:
+        if not os.path.exists(os.path.join(folder, "well")):
+            go.wait(20)
+            HOW[how]()
+            raise LookupError("not this one") from None
 
 
 def inner(sizes):

@@ -290,10 +290,10 @@ pub(crate) fn run(heap: Heap, me: Identity) -> ! {
         nursery.serve();
         nursery.reap();
         nursery.keep_warden();
-        pool::tend::tend(heap, &mut |spec| nursery.start(spec));
+        let next = pool::tend::tend(heap, &mut |spec| nursery.start(spec));
         asleep.store(1, Ordering::SeqCst);
         if bell.load(Ordering::SeqCst) == seen {
-            futex::wait(bell, seen, nursery.rest());
+            futex::wait(bell, seen, nursery.rest().min(next));
         }
         asleep.store(0, Ordering::SeqCst);
     }
@@ -306,7 +306,7 @@ impl Nursery {
             && Service::Root.identity(self.heap).is_some_and(|root| !ending::is_alive(self.heap, root))
     }
 
-    /// How long to sleep: until something happens, unless there is a warden to be made.
+    /// How long to sleep, pools aside: until something happens, unless there is a warden to be made.
     fn rest(&self) -> Deadline {
         if self.warden.pid.is_some() { Deadline::never() } else { Deadline::after(UNWATCHED) }
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tenfold::{Error, Pool, Result, TaskError, Value};
+use tenfold::{Error, Event, Pool, Result, TaskError, Value};
 
 fn kill(pid: u32) {
     std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
@@ -203,6 +203,83 @@ fn a_panicking_initializer_is_one_error_for_everybody_and_no_storm() -> Result<(
     pool.join()?;
     // Those that had been started when the first one failed, and none again.
     assert!((1..=WORKERS).contains(&count()), "{} were started", count());
+    Ok(())
+}
+
+/// How the workers of a pool start: the first well, the others wait for `go` and fail until `well` is set.
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+struct Starts {
+    count: Value<u32>,
+    go: Event,
+    well: Event,
+    aborts: bool,
+}
+
+fn start_well_or_not(starts: Starts) {
+    let nth = starts.count.lock().map(|mut count| {
+        *count += 1;
+        *count
+    });
+    if nth.unwrap() == 1 || starts.well.is_set() {
+        return;
+    }
+    starts.go.wait().unwrap();
+    if starts.aborts {
+        std::process::abort();
+    }
+    panic!("not this one");
+}
+
+/// A pool whose second and third worker have failed several times, and how they start.
+fn pool_with_one_good_worker(aborts: bool) -> Result<(Pool, Starts)> {
+    let starts = Starts { count: Value::new(0)?, go: Event::new()?, well: Event::new()?, aborts };
+    let pool = Pool::builder().workers(3).initializer(start_well_or_not, starts.clone()).build()?;
+    assert_eq!(pool.apply(slow_square, 9)?, 81);
+    starts.go.set();
+    eventually(|| starts.count() >= 6);
+    Ok((pool, starts))
+}
+
+impl Starts {
+    fn count(&self) -> u32 {
+        self.count.lock().map(|count| *count).unwrap()
+    }
+}
+
+// Fault 6.
+#[test]
+fn a_pool_with_a_worker_that_works_goes_on_and_has_others_tried_at_leisure() -> Result<()> {
+    for aborts in [true, false] {
+        let (pool, starts) = pool_with_one_good_worker(aborts)?;
+        let (before, begin) = (starts.count(), std::time::Instant::now());
+        for _ in 0..20 {
+            assert_eq!(pool.map(slow_square, 0..100)?.len(), 100);
+        }
+        // The pauses grow from 100 ms on: there is time for so many.
+        let most = begin.elapsed().as_millis() as u32 / 100 + 1;
+        assert!(starts.count() - before <= most, "{} in {:?}", starts.count() - before, begin.elapsed());
+        // What hindered them is over.
+        starts.well.set();
+        eventually(|| pool.worker_pids().len() == 3);
+    }
+    Ok(())
+}
+
+// Fault 6.
+#[test]
+fn a_pool_whose_last_worker_that_works_is_killed_is_broken_soon() -> Result<()> {
+    for aborts in [true, false] {
+        let (pool, starts) = pool_with_one_good_worker(aborts)?;
+        let before = starts.count();
+        pool.worker_pids().into_iter().for_each(kill);
+        let mut result = pool.apply(slow_square, 9);
+        while result.is_ok() {
+            result = pool.apply(slow_square, 9);
+        }
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains("cannot start"), "{error}");
+        assert!(starts.count() - before <= 6, "{} more were started", starts.count() - before);
+    }
     Ok(())
 }
 

@@ -23,6 +23,7 @@ from pool_tasks import (
     square,
     start_daemons,
     start_inner,
+    start_well_or_not,
     wait_and_raise,
 )
 
@@ -30,6 +31,7 @@ import tenfold
 from tenfold.pool import (
     BrokenPool,
     Pool,
+    WorkerDied,
 )
 
 
@@ -61,6 +63,45 @@ class TestStart:
         pool.terminate()
         pool.join()
         assert len(list(tmp_path.iterdir())) <= 8
+
+    @pytest.fixture(params=["raise", "_exit", "kill"])
+    def crippled(self, request, ctx, make_pool, tmp_path):
+        """A pool with one good worker whose others have failed several times; a count of all."""
+        go = ctx.Event()
+        arguments = (str(tmp_path), go, request.param)
+        pool = make_pool(3, initializer=start_well_or_not, initargs=arguments)
+        assert pool.apply(square, (3,)) == 9
+        go.set()
+
+        def count():
+            return len([name for name in os.listdir(tmp_path) if name.isdigit()])
+
+        eventually(lambda: count() >= 6)
+        return pool, count
+
+    @pytest.mark.fault(6)
+    def test_a_pool_with_a_worker_that_works_goes_on(self, crippled, tmp_path):
+        pool, count = crippled
+        before, begin = count(), time.monotonic()
+        while time.monotonic() < begin + 0.5:
+            assert pool.map(square, range(10)) == [n * n for n in range(10)]
+        # The others are tried one at a time, and the pauses grow from 0.1 s on.
+        assert count() - before <= 10 * (time.monotonic() - begin) + 1
+        # What hindered them is over.
+        (tmp_path / "well").touch()
+        eventually(lambda: pool._board.present_workers() == 3)
+        assert pool.map(square, range(10)) == [n * n for n in range(10)]
+
+    @pytest.mark.fault(6)
+    def test_a_pool_whose_last_worker_that_works_is_killed_is_broken(self, crippled):
+        pool, count = crippled
+        before = count()
+        os.kill(pool.apply(os.getpid), signal.SIGKILL)
+        with pytest.raises((BrokenPool, WorkerDied)):
+            pool.map(square, range(10))
+        with pytest.raises(BrokenPool):
+            pool.map(square, range(10))
+        assert count() - before <= 6
 
     @pytest.mark.fault(6)
     def test_calls_that_wait_already_each_get_the_error(self, ctx, make_pool):

@@ -4,17 +4,22 @@
 //! board, and forks the others, and later one for each that ends. It keeps ids of boards, not
 //! handles: what it forks would take a handle for its own.
 //!
+//! Workers that die before they are ready, one after the other, make a pool broken if none is ready. As long as one is,
+//! the pool goes on with it, and the others are tried again one at a time, after longer and longer pauses.
+//!
 //! *Killed here:* the next nursery learns of a board from its living workers, or from the worker
 //! that the pool's owner has launched when it finds none alive.
 
 use core::cell::RefCell;
 use core::sync::atomic::Ordering;
+use core::time::Duration;
 
 use tenfold_shm::board::{BOARD_WORD, Board, BoardState, READY_WORD};
 use tenfold_shm::heap::{BlockId, SLOTS};
 use tenfold_shm::message::{Outgoing, Payload};
 use tenfold_shm::participant::{self, Identity};
 use tenfold_shm::{Handle, Heap};
+use tenfold_sys::clock::Deadline;
 use tenfold_sys::executable::{Function, Trampoline};
 
 use super::failure::{Failure, FailureKind};
@@ -25,6 +30,8 @@ use crate::places::{self, Service};
 
 /// Workers in a row that may die before any of them is ready.
 const FAILURES_MAX: u32 = 3;
+/// The first pause before the next worker is tried, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// Forks a process in the nursery.
 pub(crate) type Fork<'a> = dyn FnMut(&LaunchSpec<'_>) -> Result<Identity, LaunchError> + 'a;
@@ -37,62 +44,114 @@ struct Watch {
     ready: u32,
     /// Workers that had died before they were ready, ever, when one last became ready.
     forgiven: u32,
+    /// The same, when one was last seen to be ready.
+    borne: u32,
+    /// The same, when it last looked.
+    failed: u32,
+    /// When the next may be started.
+    due: Deadline,
+}
+
+impl Watch {
+    fn new(board: BlockId) -> Watch {
+        Watch { board, ready: 0, forgiven: 0, borne: 0, failed: 0, due: Deadline::passed() }
+    }
+
+    /// Takes in how many workers have become ready, and how many have died before that, ever; and whether one is ready.
+    fn note(&mut self, ready: u32, failed: u32, one_is_ready: bool) {
+        if ready != self.ready {
+            (self.ready, self.forgiven, self.due) = (ready, failed, Deadline::passed());
+        }
+        if one_is_ready {
+            self.borne = failed;
+        }
+        let another = failed > self.failed;
+        self.failed = failed;
+        if another && let Some(pause) = self.pause() {
+            self.due = Deadline::after(pause);
+        }
+    }
+
+    /// How long to wait between two starts, if so many have failed in a row that it is one at a time.
+    fn pause(&self) -> Option<Duration> {
+        let more = self.failed.saturating_sub(self.forgiven).checked_sub(FAILURES_MAX)?;
+        Some((PAUSES.0 * (1 << more.min(16))).min(PAUSES.1))
+    }
+
+    /// How many in a row have died while none was ready.
+    fn hopeless(&self) -> u32 {
+        self.failed.saturating_sub(self.forgiven.max(self.borne))
+    }
+
+    /// How many of those that are missing may be started now.
+    fn allowed(&mut self, missing: u32, starting: u32, one_is_ready: bool) -> u32 {
+        let Some(pause) = self.pause().filter(|_| one_is_ready) else { return missing };
+        if missing == 0 || !self.due.expired() {
+            return 0;
+        }
+        // Nobody rings when a worker becomes ready: look by then.
+        self.due = Deadline::after(pause);
+        missing.min(u32::from(starting == 0))
+    }
 }
 
 thread_local! {
     static WATCHES: RefCell<Vec<Watch>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Called by the nursery after each event.
-pub(crate) fn tend(heap: Heap, fork: &mut Fork<'_>) {
+/// Called by the nursery after each event. Returns when it is to be called again though there be none.
+pub(crate) fn tend(heap: Heap, fork: &mut Fork<'_>) -> Deadline {
     let launched = Service::Pools.word(heap).load(Ordering::Acquire);
     let mut watches = WATCHES.take();
+    let mut next = Deadline::never();
     if launched == 0 && watches.is_empty() {
-        return;
+        return next;
     }
     let alive = count_workers(heap);
     for Living { board, .. } in &alive {
         if !watches.iter().any(|w| w.board == *board) {
-            watches.push(Watch { board: *board, ready: 0, forgiven: 0 });
+            watches.push(Watch::new(*board));
         }
     }
     watches.retain_mut(|watch| {
         let found = alive.iter().find(|living| living.board == watch.board);
-        look_after(heap, watch, found.map_or((0, 0), |living| (living.starting, living.ready)), fork)
+        let wanted = look_after(heap, watch, found.map_or((0, 0), |living| (living.starting, living.ready)), fork);
+        if wanted && !watch.due.expired() {
+            next = next.min(watch.due);
+        }
+        wanted
     });
     if watches.is_empty() {
         let _ = Service::Pools.word(heap).compare_exchange(launched, 0, Ordering::AcqRel, Ordering::Acquire);
     }
     WATCHES.set(watches);
+    next
 }
 
 /// Starts what is missing, given how many workers are starting and how many are ready. Returns
 /// whether the board wants looking after any longer.
 fn look_after(heap: Heap, watch: &mut Watch, (starting, ready): (u32, u32), fork: &mut Fork<'_>) -> bool {
-    let mut alive = starting + ready;
+    let alive = starting + ready;
     let Some(glance) = Board::glance(heap, watch.board) else { return false };
     if glance.state != BoardState::Open && !(glance.state == BoardState::Closed && glance.has_work) {
         return alive > 0;
     }
-    let failures = glance.started.saturating_sub(glance.ready).saturating_sub(starting);
-    if glance.ready != watch.ready {
-        watch.ready = glance.ready;
-        watch.forgiven = failures;
-    }
-    let failures = failures.saturating_sub(watch.forgiven);
+    let failed = glance.started.saturating_sub(glance.ready).saturating_sub(starting);
+    watch.note(glance.ready, failed, ready > 0);
+    let failures = watch.hopeless();
     if failures >= FAILURES_MAX {
         let text =
             format!("{failures} died before they were ready for work; look at the initializer, and at standard error");
         declare_broken(heap, watch.board, &Failure::new(FailureKind::Panicked, text));
         return alive > 0;
     }
-    while alive < glance.wanted {
+    for _ in 0..watch.allowed(glance.wanted.saturating_sub(alive), starting, ready > 0) {
         Board::note_start(heap, watch.board);
-        // Without room for a process now, the next event tries again.
+        // Without room for a process now, the next event tries again, or the next look.
         if fork(&spec(watch.board, &[&watch.board.bits().to_le_bytes()], glance.owner)).is_err() {
+            watch.due = Deadline::after(PAUSES.0);
             break;
         }
-        alive += 1;
     }
     true
 }
@@ -204,6 +263,11 @@ fn worker_main(call: &mut Call) -> Result<(), String> {
         let argument = recipe.get(16..).unwrap_or_default().to_vec();
         let input = Payload::owned(heap, argument, handles);
         if let Err(failure) = initialize(initializer, input) {
+            // As long as others work, it is this worker's trouble alone.
+            if !board.workers().is_empty() {
+                eprintln!("tenfold: a pool goes on without a worker: {}", failure.text);
+                return Err(failure.text);
+            }
             return board.declare_broken(&failure.to_bytes()).map(drop).map_err(|e| text(&e));
         }
     }

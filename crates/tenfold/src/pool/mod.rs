@@ -88,7 +88,8 @@ impl PoolBuilder {
     }
 
     /// Each worker calls `function(argument)` before its first task. If that panics or returns an
-    /// error, every call on the pool fails with it.
+    /// error while no worker is ready, every call on the pool fails with it. As long as one is, the
+    /// pool goes on with it, and the others are tried again now and then.
     pub fn initializer<F, A, R>(mut self, function: F, argument: A) -> Self
     where
         F: Fn(A) -> R + Copy + Send + Sync + 'static,
