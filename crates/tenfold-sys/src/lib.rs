@@ -18,6 +18,7 @@
 //! | [`stream`] | `read`, `recv`, `write` and `poll` of one descriptor that somebody else owns |
 //! | [`looks`] | `sched_yield`, between looks before a sleep |
 //! | [`limits`] | `getrlimit`, free memory, cgroups |
+//! | [`stack`] | where the stack of a thread lies |
 //!
 //! Linux only, x86-64 and aarch64.
 
@@ -41,6 +42,7 @@ pub mod process;
 pub mod procfs;
 pub mod signals;
 pub mod spawn;
+pub mod stack;
 pub mod stream;
 pub mod timer;
 pub mod wiped_page;

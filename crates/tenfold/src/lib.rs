@@ -56,7 +56,8 @@
 mod array;
 mod barrier;
 mod condition;
-pub mod dict;
+pub mod depth;
+mod dict;
 mod error;
 mod event;
 mod function;

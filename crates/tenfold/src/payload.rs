@@ -18,6 +18,7 @@ use serde::ser::{Error as _, Serializer};
 use serde::{Deserialize, Serialize};
 use tenfold_engine::{Handle, ObjectKind};
 
+use crate::depth::{Depth, Reading};
 use crate::error::{Error, Result};
 
 /// What can travel between processes: any serde type that owns its data.
@@ -34,11 +35,12 @@ struct Buffer {
     small: [u8; SMALL],
     len: usize,
     spilled: Vec<u8>,
+    depth: Depth,
 }
 
 impl Buffer {
     fn new() -> Buffer {
-        Buffer { small: [0; SMALL], len: 0, spilled: Vec::new() }
+        Buffer { small: [0; SMALL], len: 0, spilled: Vec::new(), depth: Depth::begin() }
     }
 
     #[inline]
@@ -64,11 +66,13 @@ impl postcard::ser_flavors::Flavor for Buffer {
     type Output = Buffer;
     #[inline]
     fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.depth.look()?;
         self.push(&[byte]);
         Ok(())
     }
     #[inline]
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.depth.look()?;
         self.push(bytes);
         Ok(())
     }
@@ -78,17 +82,19 @@ impl postcard::ser_flavors::Flavor for Buffer {
 }
 
 /// The same, appended to a vector.
-struct Appending<'a>(&'a mut Vec<u8>);
+struct Appending<'a>(&'a mut Vec<u8>, Depth);
 
 impl postcard::ser_flavors::Flavor for Appending<'_> {
     type Output = ();
     #[inline]
     fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.1.look()?;
         self.0.push(byte);
         Ok(())
     }
     #[inline]
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.1.look()?;
         self.0.extend_from_slice(bytes);
         Ok(())
     }
@@ -274,7 +280,7 @@ pub(crate) fn append<T: Serialize + 'static>(value: &T, bytes: &mut Vec<u8>, han
     }
     let (len, count) = (bytes.len(), handles.len());
     let (done, all) = scoped(&OUTGOING, core::mem::take(handles), || {
-        postcard::serialize_with_flavor::<T, Appending<'_>, ()>(value, Appending(bytes))
+        postcard::serialize_with_flavor::<T, Appending<'_>, ()>(value, Appending(bytes, Depth::begin()))
     });
     *handles = all;
     done.map_err(|error| {
@@ -316,7 +322,11 @@ fn decode_raw<T: 'static>(bytes: &[u8]) -> Result<T> {
 }
 
 fn decode_by_serde<T: DeserializeOwned + 'static>(bytes: &[u8], handles: Vec<Handle>) -> Result<T> {
-    let (value, _) = scoped(&INCOMING, handles, || postcard::take_from_bytes::<T>(bytes));
+    let (value, _) = scoped(&INCOMING, handles, || {
+        let mut deserializer = postcard::Deserializer::from_flavor(Reading::new(bytes));
+        let value = T::deserialize(&mut deserializer)?;
+        Ok::<_, postcard::Error>((value, deserializer.finalize()?))
+    });
     match value {
         Ok((value, [])) => Ok(value),
         Ok((_, rest)) => Err(cannot_decode::<T>(&format!("{} bytes are left over", rest.len()))),
@@ -347,7 +357,7 @@ struct Reference {
 }
 
 /// Keeps the text of a refusal for the error that the caller will see.
-fn refuse(text: String) -> String {
+pub(crate) fn refuse(text: String) -> String {
     REFUSAL.set(Some(text.clone()));
     text
 }

@@ -283,37 +283,6 @@ fn a_pool_whose_last_worker_that_works_is_killed_is_broken_soon() -> Result<()> 
     Ok(())
 }
 
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Nest {
-    inner: Option<Box<Nest>>,
-    depth: u32,
-}
-
-/// Without recursion, as a destructor would do it.
-fn unnest(mut nest: Nest) -> u32 {
-    let depth = nest.depth;
-    while let Some(inner) = nest.inner.take() {
-        nest = *inner;
-    }
-    depth
-}
-
-fn nested(depth: u32) -> Nest {
-    (1..=depth).fold(Nest { inner: None, depth: 0 }, |inner, depth| Nest { inner: Some(Box::new(inner)), depth })
-}
-
-// Fault 18.
-#[test]
-fn a_result_that_is_nested_too_deeply_is_its_own_task_s_error() -> Result<()> {
-    let pool = Pool::new(1)?;
-    assert_eq!(unnest(pool.apply(nested, 1000)?), 1000);
-    let error = pool.apply(nested, 200_000).map(unnest).unwrap_err();
-    assert!(matches!(error, Error::Task(TaskError::WorkerDied { .. })), "{error:?}");
-    assert!(error.to_string().contains("SIGSEGV"), "{error}");
-    assert_eq!(unnest(pool.apply(nested, 1000)?), 1000);
-    Ok(())
-}
-
 fn panic_at_length(bytes: usize) {
     panic!("{}", "x".repeat(bytes));
 }
