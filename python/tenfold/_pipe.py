@@ -4,7 +4,7 @@ The bytes are the standard library's: either end may be one of its connections. 
 module stays as it is, since other packages register reducers for its very class.
 """
 
-from . import _native, connection, reduction
+from . import _native, connection, context, reduction
 from ._original import adopt_seeing
 
 __all__ = ["Connection", "Pipe"]
@@ -16,6 +16,10 @@ class Connection(_native.Connection, connection.Connection):
     __doc__ = connection.Connection.__doc__
 
     def __reduce__(self):
+        if context.get_spawning_popen() is None:
+            from . import _sharer
+
+            _sharer.use()
         descriptor = reduction.DupFd(self.fileno())
         return _rebuild, (descriptor, self.readable, self.writable)
 

@@ -64,6 +64,7 @@ impl Connection {
             DUMPS.import(py, "pickle", "dumps")?.clone()
         } else {
             let dumps = DUMPS_ANY.get_or_try_init(py, || {
+                codec::share_descriptors(py)?;
                 Ok::<_, PyErr>(
                     py.import("multiprocessing.reduction")?.getattr("ForkingPickler")?.getattr("dumps")?.unbind(),
                 )

@@ -67,7 +67,7 @@ def test_a_killed_root_leaves_nothing_in_the_temporary_folder(tmp_path, method, 
     process, pids = start(
         tmp_path,
         f"""
-import os, time, tenfold
+import os, socket, time, tenfold
 from tenfold.managers import BaseManager
 
 class Served:
@@ -79,12 +79,26 @@ class Server(BaseManager):
 
 Server.register("Served", Served)
 
+def answer(queue):
+    for _ in range(2):
+        there = queue.get()
+        there.send("pipe") if hasattr(there, "poll") else there.sendall(b"sock")
+
 if __name__ == "__main__":
     context = tenfold.get_context({method!r})
     pool, queue, manager = context.Pool(2), context.Queue(), context.Manager()
     values = manager.dict()
     server = Server(ctx=context)
     server.start()
+    # Their descriptors are sent.
+    child = context.Process(target=answer, args=(queue,))
+    child.start()
+    (pipe, its_pipe), (sock, its_sock) = context.Pipe(), socket.socketpair()
+    queue.put(its_pipe)
+    assert pipe.recv() == "pipe"
+    queue.put(its_sock)
+    assert sock.recv(4) == b"sock"
+    child.join()
     print(pool.apply(os.getpid), server.Served().pid(), flush=True)
     time.sleep(1000)
 """,

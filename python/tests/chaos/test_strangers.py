@@ -14,7 +14,7 @@ import pytest
 from companions import LONG, Counter, eventually, in_thread
 
 import tenfold
-from tenfold import connection, forkserver, managers
+from tenfold import connection, forkserver, managers, resource_sharer
 
 pytestmark = pytest.mark.fault(25)
 
@@ -327,3 +327,19 @@ def test_the_fork_server_turns_other_users_away():
     with context.Pool(1) as pool:
         assert pool.apply(abs, (-3,)) == 3
     pool.join()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_who_sends_a_descriptor_turns_other_users_away(ctx):
+    queue, (pipe, sent) = ctx.Queue(), ctx.Pipe()
+    queue.put(sent)
+    assert is_turned_away(resource_sharer._resource_sharer._address)
+    # It is still there for who is meant.
+    child = ctx.Process(target=say_through, args=(queue,))
+    child.start()
+    assert pipe.poll(LONG) and pipe.recv() == "here"
+    child.join(LONG)
+
+
+def say_through(queue):
+    queue.get().send("here")

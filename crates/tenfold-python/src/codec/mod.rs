@@ -32,7 +32,7 @@ use pyo3::prelude::*;
 
 pub(crate) use decode::{as_pickle, decode, decode_payload, unpickle};
 pub(crate) use encode::{Encoded, encode, encode_short, exactly};
-pub(crate) use pickling::Reducers;
+pub(crate) use pickling::{Reducers, share_descriptors};
 
 /// The tag of a pickle.
 pub(crate) const PICKLE: u8 = 0;

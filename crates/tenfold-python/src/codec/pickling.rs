@@ -75,10 +75,22 @@ impl Reducers {
     fn __getitem__<'py>(&self, class: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = class.py();
         if let Some(reducer) = self.first.bind(py).get_item(class)? {
+            if class.hasattr("fileno")? {
+                share_descriptors(py)?;
+            }
             return Ok(reducer);
         }
         self.second.bind(py).get_item(class)?.ok_or_else(|| PyKeyError::new_err(()))
     }
+}
+
+/// Before something is pickled that may have a descriptor: what hands that out shall leave no folder behind.
+///
+/// # Errors
+/// Those of an import.
+pub(crate) fn share_descriptors(py: Python<'_>) -> PyResult<()> {
+    static USE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    USE.import(py, "tenfold._sharer", "use")?.call0().map(drop)
 }
 
 /// Encodes by pickle.
