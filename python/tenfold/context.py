@@ -188,7 +188,8 @@ class BaseProcess(process.BaseProcess):
 
     def _bootstrap(self, parent_sentinel=None):
         _ctrl_c.hear(self._is_worker)
-        _family.settle(self.daemon)
+        # Whatever the program has set it to, as in the standard library.
+        _family.settle(bool(self.daemon))
         if self._record is not None:
             self._record.take_up()
         # The standard library's code sets its own start method, which is ours only with the alias.

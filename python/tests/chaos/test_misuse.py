@@ -138,3 +138,13 @@ def test_a_result_of_a_pool_that_is_gone_is_an_error(ctx):
         result = pool.apply_async(time.sleep, (600,))
     with pytest.raises(tenfold.PoolTerminated):
         result.get()
+
+
+@pytest.mark.parametrize("daemon", [0, 1, "", "yes", [1]])
+def test_anything_may_say_whether_a_process_is_a_daemon(ctx, daemon):
+    queue = ctx.Queue()
+    child = ctx.Process(target=queue.put, args=(1,), daemon=daemon)
+    child.start()
+    assert queue.get(timeout=60) == 1
+    child.join(60)
+    assert child.exitcode == 0
