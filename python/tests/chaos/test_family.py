@@ -1,5 +1,6 @@
 """Who belongs to the program, and what becomes of them when somebody is killed."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -106,6 +107,70 @@ if __name__ == "__main__":
     assert len(pids) == 2
     kill_with_its_family(process, pids)
     assert os.listdir(folder) == []
+
+
+# Says "ready" once there are processes that wait in each way, and goes on to start others.
+EVERYTHING = """
+import sys, time, tenfold
+
+def wait(what, ready):
+    ready.release()
+    what()
+
+if __name__ == "__main__":
+    context = tenfold.get_context(sys.argv[1])
+    queue, full, ready = context.Queue(), context.Queue(1), context.Semaphore(0)
+    lock, event, barrier = context.Lock(), context.Event(), context.Barrier(2)
+    lock.acquire()
+    full.put(1)
+    waits = [queue.get, lock.acquire, event.wait, barrier.wait]
+    children = [context.Process(target=wait, args=(what, ready)) for what in waits]
+    children.append(context.Process(target=full.put, args=(2,)))
+    for n, child in enumerate(children):
+        child.daemon = n % 2 == 1
+        child.start()
+    for _ in waits:
+        ready.acquire()
+    busy, idle = context.Pool(2), context.Pool(2)
+    busy.map_async(time.sleep, [0.001] * 100_000, 1)
+    idle.apply(abs, (-1,))
+    print(flush=True)
+    while True:
+        more = [context.Process(target=time.sleep, args=(1000,)) for _ in range(3)]
+        for child in more:
+            child.start()
+        with context.Pool(2):
+            for child in more:
+                child.kill()
+                child.join()
+"""
+
+
+def marked(mark):
+    """The running processes that have the mark in their environment."""
+    found = []
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as environment:
+            if mark.encode() in environment.read() and is_running(pid):
+                found.append(pid)
+    return found
+
+
+@pytest.mark.fault(11)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_root_that_is_killed_at_any_moment_leaves_nobody(tmp_path, method, monkeypatch):
+    for delay in (0, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1):
+        mark = f"{tmp_path}-{delay}"
+        monkeypatch.setenv("FAMILY", mark)
+        process, _ = start(tmp_path, EVERYTHING, method)
+        time.sleep(delay)
+        assert len(marked(mark)) > 10
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + 10
+        while marked(mark):
+            assert time.monotonic() < deadline, marked(mark)
+            time.sleep(0.02)
 
 
 @pytest.mark.fault(11)

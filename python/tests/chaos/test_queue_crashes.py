@@ -36,15 +36,15 @@ def put_one_and_say(q, obj, say):
 
 
 @pytest.mark.fault(9)
-def test_a_producer_killed_in_the_middle_of_fifty_megabytes_leaves_whole_messages():
+def test_a_producer_killed_in_the_middle_of_fifty_megabytes_leaves_whole_messages(ctx):
     data = os.urandom(50 << 20)
     for delay in (0, 0.002, 0.005, 0.01, 0.02, 0.04):
-        q, say = fork.Queue(), fork.Queue()
-        producer = fork.Process(target=put_one_and_say, args=(q, data, say))
+        q, say = ctx.Queue(), ctx.Queue()
+        producer = ctx.Process(target=put_one_and_say, args=(q, data, say))
         producer.start()
         say.get()
         time.sleep(delay)
-        os.kill(producer.pid, signal.SIGKILL)
+        producer.kill()
         producer.join()
         assert q.qsize() in (0, 1)
         q.put("next")
@@ -55,10 +55,10 @@ def test_a_producer_killed_in_the_middle_of_fifty_megabytes_leaves_whole_message
 
 @pytest.mark.fault(9)
 @pytest.mark.parametrize("obj", [7, ("a", 1), b"z" * 10_000, [1, 2]], ids=type)
-def test_killed_producers_leave_an_exact_queue(obj):
-    q = fork.Queue(100)
-    for round in range(10):
-        producers = [fork.Process(target=put_for_ever, args=(q, obj)) for _ in range(2)]
+def test_killed_producers_leave_an_exact_queue(ctx, obj):
+    q = ctx.Queue(100)
+    for round in range(0, 10, 1 if ctx is fork else 3):
+        producers = [ctx.Process(target=put_for_ever, args=(q, obj)) for _ in range(2)]
         for producer in producers:
             producer.start()
         taken = 0
@@ -78,18 +78,21 @@ def test_killed_producers_leave_an_exact_queue(obj):
         assert q.get_many() == [obj] * 100
 
 
-def get_for_ever(q):
+def get_for_ever(q, ready):
+    ready.release()
     while True:
         q.get()
 
 
 @pytest.mark.fault(8, 10)
-def test_a_consumer_killed_in_get_blocks_nobody():
-    q = fork.Queue()
-    for _ in range(10):
-        consumers = [fork.Process(target=get_for_ever, args=(q,)) for _ in range(3)]
+def test_a_consumer_killed_in_get_blocks_nobody(ctx):
+    q, ready = ctx.Queue(), ctx.Semaphore(0)
+    for _ in range(10 if ctx is fork else 3):
+        consumers = [ctx.Process(target=get_for_ever, args=(q, ready)) for _ in range(3)]
         for consumer in consumers:
             consumer.start()
+        for _ in consumers:
+            assert ready.acquire(timeout=60)
         time.sleep(0.02)
         kill(consumers[0])
         for n in range(200):
@@ -106,13 +109,20 @@ def test_a_consumer_killed_in_get_blocks_nobody():
         assert q.get(timeout=30) == "mine"
 
 
+def say_and_put(q, obj, ready):
+    ready.release()
+    q.put(obj)
+
+
 @pytest.mark.fault(9)
-def test_a_producer_that_waits_is_woken_by_a_place_that_a_killed_one_did_not_take():
-    q = fork.Queue(1)
+def test_a_producer_that_waits_is_woken_by_a_place_that_a_killed_one_did_not_take(ctx):
+    q, ready = ctx.Queue(1), ctx.Semaphore(0)
     q.put(0)
-    producers = [fork.Process(target=q.put, args=(n,)) for n in (1, 2)]
+    producers = [ctx.Process(target=say_and_put, args=(q, n, ready)) for n in (1, 2)]
     for producer in producers:
         producer.start()
+    for _ in producers:
+        assert ready.acquire(timeout=60)
     time.sleep(0.1)
     os.kill(producers[0].pid, signal.SIGSTOP)
     q.get()
