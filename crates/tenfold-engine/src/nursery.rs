@@ -105,19 +105,19 @@ pub(crate) fn lives(heap: Heap, who: Identity) -> bool {
     if !who.is_current(heap) {
         return false;
     }
-    if entry.is_live() {
-        return participant::is_alive(entry.pid(), entry.start_time());
-    }
-    if !entry.is_birth() {
+    // In this order: it may be born between the two looks.
+    if !entry.is_birth() && !entry.is_live() {
         return false;
     }
     match (entry.pid(), entry.parent()) {
+        // Also when it has been born, a process has no number for a moment; its maker is about to tell it.
         (0, Some(maker)) => {
             let maker_entry = participant::roster(maker.slot(), heap);
             maker.is_current(heap) && participant::is_alive(maker_entry.pid(), maker_entry.start_time())
         }
         (0, None) => false,
-        (pid, _) => participant::is_alive(pid, 0),
+        (pid, _) if entry.is_birth() => participant::is_alive(pid, 0),
+        (pid, _) => participant::is_alive(pid, entry.start_time()),
     }
 }
 
