@@ -201,6 +201,13 @@ impl Warden {
             if !lingering.who.is_current(self.heap) {
                 continue;
             }
+            // One that had no number yet when it was looked at may have told it since.
+            if lingering.pidfd.is_none()
+                && let Ok(Some(pidfd)) = ending::open(self.heap, lingering.who)
+            {
+                self.watched.push(Watched { who: lingering.who, pidfd });
+                continue;
+            }
             let status = self.known_status(lingering.who, lingering.pidfd.as_ref());
             if status.is_none() && !lingering.until.expired() {
                 self.lingering.push(lingering);
