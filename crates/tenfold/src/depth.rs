@@ -21,14 +21,14 @@ const SHALLOW: usize = 4 << 10;
 /// What is kept free for what happens between two looks, on a stack that is large enough.
 const KEPT: usize = 128 << 10;
 
-/// Where the stack was when a value was begun.
+/// How far the stack may grow, from where it was when a value was begun, without a closer look.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Depth(usize);
 
 impl Depth {
     #[inline(always)]
     pub(crate) fn begin() -> Depth {
-        Depth(here())
+        Depth(here().saturating_sub(SHALLOW))
     }
 
     /// Looks how far the stack has grown.
@@ -37,15 +37,15 @@ impl Depth {
     /// If there is no room to go deeper.
     #[inline(always)]
     pub(crate) fn look(self) -> postcard::Result<()> {
-        if self.0.saturating_sub(here()) < SHALLOW { Ok(()) } else { self.look_closely() }
+        if here() >= self.0 { Ok(()) } else { self.look_closely() }
     }
 
     #[inline(never)]
     fn look_closely(self) -> postcard::Result<()> {
-        let stack = stack::bounds();
+        let (stack, begun) = (stack::bounds(), self.0 + SHALLOW);
         // Else the program has stacks of its own making.
-        if stack.contains(&self.0) {
-            let kept = ((self.0 - stack.start) / 4).min(KEPT);
+        if stack.contains(&begun) {
+            let kept = ((begun - stack.start) / 4).min(KEPT);
             if here() < stack.start + kept {
                 refuse(format!(
                     "it is nested too deeply for the stack of this thread, which has {} bytes",
