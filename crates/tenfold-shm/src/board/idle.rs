@@ -59,10 +59,9 @@ impl Board {
         }
         reach(KillPoint::BoardCalling);
         shape.work.fetch_add(1, Ordering::SeqCst);
-        if futex::wake(&shape.work, 1) == 0 {
-            // Whoever was about to sleep finds the word changed.
-            shape.calling.store(0, Ordering::SeqCst);
-        }
+        // If nobody is woken, whoever is counted is on the way up already, or finds the word changed, or was killed:
+        // it is of no use to call again before somebody has looked for work.
+        futex::wake(&shape.work, 1);
     }
 
     pub(super) fn wake_workers(&self, count: u32) {
@@ -138,6 +137,8 @@ impl Board {
         }
         let seen = shape.work.load(Ordering::SeqCst);
         shape.sleepers.fetch_add(1, Ordering::SeqCst);
+        // A call from before this may have been meant for another one. What it was about is seen in the next line.
+        shape.calling.store(0, Ordering::SeqCst);
         if !self.has_work() && self.state() == BoardState::Open {
             futex::wait(&shape.work, seen, Deadline::after(Duration::from_secs(3600)));
             reach(KillPoint::BoardRoused);
@@ -145,5 +146,32 @@ impl Board {
         shape.calling.store(0, Ordering::SeqCst);
         let _ = shape.sleepers.fetch_update(Ordering::SeqCst, Ordering::Relaxed, |n| n.checked_sub(1));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_on_its_way_up_is_called_once() {
+        let board = Board::create(Heap::get().unwrap(), 1).unwrap();
+        let shape = board.shape.get();
+        // Counted, and woken by somebody else: it has not had a processor since.
+        shape.sleepers.store(1, Ordering::SeqCst);
+        let before = shape.work.load(Ordering::SeqCst);
+        (0..10).for_each(|_| board.call_one());
+        assert_eq!(shape.work.load(Ordering::SeqCst), before + 1, "each call is a system call");
+
+        // That call is none for a worker that goes to sleep afterwards.
+        let worker = std::thread::scope(|scope| {
+            let worker = scope.spawn(|| board.wait_for_work());
+            while !worker.is_finished() {
+                board.call_one();
+                std::thread::yield_now();
+            }
+            worker.join()
+        });
+        worker.unwrap().unwrap();
     }
 }
