@@ -12,7 +12,8 @@ std = original("pool")
 class ApplyResult(PoolResult, std.ApplyResult):
     """The outcome of a call, now or later. In asyncio it can be awaited."""
 
-    _awaiting = None
+    # Instances that were made natively have no attributes of their own.
+    _awaiting = _callback = _error_callback = None
 
     def __init__(self, pool, callback, error_callback):
         self._herald = pool._herald

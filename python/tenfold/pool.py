@@ -88,6 +88,7 @@ class Pool(std.Pool):
         board = PoolBoard()
         board._create(processes)
         self._herald = Herald(board)
+        board._employ(self._herald)
         hears_ctrl_c = signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
         arguments = (
             board,
@@ -136,14 +137,15 @@ class Pool(std.Pool):
             return super().apply_async(func, args, kwds, callback, error_callback)
         if self._state != RUN:
             self._check_running()
-        result = ApplyResult(self, callback, error_callback)
         try:
             if type(args) is not tuple:
                 args = tuple(args)
-            self._board.call(result, func, args, kwds or None, timeout, retries)
+            result = self._board.call(ApplyResult, func, args, kwds or None, timeout, retries)
         except Exception as error:
+            result = ApplyResult(self, callback, error_callback)
             _not_submitted(result, error, timeout, retries)
         if callback is not None or error_callback is not None:
+            result._callback, result._error_callback = callback, error_callback
             result._watch()
         return result
 

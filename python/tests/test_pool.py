@@ -1,6 +1,7 @@
 """Pools: results of every way to call, streams, callbacks, friends."""
 
 import asyncio
+import gc
 import operator
 import threading
 import time
@@ -144,6 +145,12 @@ class TestResults:
         failed = pool.apply_async(raise_it, (KeyError("no"),))
         failed.wait()
         assert failed.ready() and not failed.successful()
+
+    def test_a_result_that_is_waited_for_is_small(self, fork_pool):
+        result = fork_pool.apply_async(square, (3,))
+        assert not any(isinstance(thing, dict) for thing in gc.get_referents(result))
+        result.note = "mine"
+        assert (result.get(), result.note) == (9, "mine")
 
     def test_from_many_threads(self, fork_pool):
         errors = []

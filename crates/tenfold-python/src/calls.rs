@@ -1,12 +1,17 @@
-//! Calls of Python functions without a tuple around their argument, which would cost a third of a short call.
+//! Calls of Python functions without a tuple around their argument, which would cost a third of a short call, and of
+//! classes without `__init__`.
 //!
 //! A room of this crate for code that the compiler cannot check.
 #![allow(unsafe_code)]
 
+use core::ffi::c_void;
+use core::mem::transmute;
 use core::ptr::null_mut;
 
+use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::{PyTuple, PyType};
 
 /// Returns `function(argument)`.
 ///
@@ -20,5 +25,23 @@ pub(crate) fn with_one<'py>(function: &Bound<'py, PyAny>, argument: Bound<'py, P
     unsafe {
         let result = ffi::PyObject_CallFunctionObjArgs(function.as_ptr(), argument.as_ptr(), end);
         Bound::from_owned_ptr_or_err(function.py(), result)
+    }
+}
+
+/// A new instance of a class on which no `__init__` is called.
+///
+/// # Errors
+/// What the class's `__new__` raises.
+#[inline]
+pub(crate) fn instance<'py>(class: &Bound<'py, PyType>) -> PyResult<Bound<'py, PyAny>> {
+    let (py, nothing) = (class.py(), PyTuple::empty(class.py()));
+    // SAFETY: the GIL is held; a class's slot of this name is null or a function of this type. It gets the class that it
+    // is asked of, a tuple, and no keywords. What comes back is a new reference, or null with an exception set.
+    unsafe {
+        let slot = ffi::PyType_GetSlot(class.as_type_ptr(), ffi::Py_tp_new);
+        let Some(new) = transmute::<*mut c_void, Option<ffi::newfunc>>(slot) else {
+            return Err(PyTypeError::new_err("a class without instances"));
+        };
+        Bound::from_owned_ptr_or_err(py, new(class.as_type_ptr(), nothing.as_ptr(), null_mut()))
     }
 }

@@ -428,8 +428,12 @@ class TestEnds:
         pool.join()
         assert not is_running(pid)
 
-    def test_a_child_of_fork_leaves_its_parent_s_pool_alone(self, fork_pool):
-        result = fork_pool.apply_async(pid_after, (0.2,))
+    @pytest.mark.parametrize("many", [False, True], ids=["call", "map"])
+    def test_a_child_of_fork_leaves_its_parent_s_pool_alone(self, fork_pool, many):
+        if many:
+            result = fork_pool.map_async(pid_after, [0.2] * 3)
+        else:
+            result = fork_pool.apply_async(pid_after, (0.2,))
         child = os.fork()
         if child == 0:
             code = 1

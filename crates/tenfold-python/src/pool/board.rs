@@ -1,11 +1,11 @@
 //! A pool's board, as its owner and its workers have it.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyAny, PyDict, PyTuple};
+use pyo3::types::{PyAny, PyDict, PyTuple, PyType};
 use tenfold_engine::Heap;
 use tenfold_engine::shm::board::{self, BoardState, WATCHER_BELL};
 use tenfold_engine::sys::clock::Deadline;
@@ -16,13 +16,15 @@ use super::stream::PoolStream;
 use super::submit::{Calls, Map, Settings};
 use super::{Waited, lock, wait_at, worker};
 use crate::shell::Shell;
-use crate::{carrier, errors, family};
+use crate::{calls, carrier, errors, family};
 
 /// Where a pool's tasks wait for its workers.
 #[pyclass(subclass, frozen, module = "tenfold._native")]
 pub(crate) struct PoolBoard {
     shared: Shell<board::Board>,
     calls: Mutex<Calls>,
+    /// Who tells of results, for those that want it.
+    herald: OnceLock<Py<PyAny>>,
 }
 
 impl PoolBoard {
@@ -61,16 +63,24 @@ impl PoolBoard {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PoolBoard {
-        PoolBoard { shared: Shell::empty(), calls: Mutex::default() }
+        PoolBoard { shared: Shell::empty(), calls: Mutex::default(), herald: OnceLock::new() }
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Some(herald) = self.herald.get() {
+            visit.call(herald)?;
+        }
         self.calls.try_lock().map_or(Ok(()), |calls| calls.visit(&visit))
     }
 
     fn __clear__(&self) {
         let last = lock(&self.calls).forget();
         drop(last);
+    }
+
+    /// Results that are made here are told of by `herald`.
+    fn _employ(&self, herald: Py<PyAny>) {
+        let _ = self.herald.set(herald);
     }
 
     /// Makes the board, for so many workers.
@@ -97,19 +107,26 @@ impl PoolBoard {
         worker::work(py, self.board()?, max_tasks, hears_ctrl_c)
     }
 
-    /// Has `function(*args, **keywords)` called, and its outcome put into `result`. With a time limit in seconds, the
-    /// worker that takes longer is killed; a task whose worker dies is tried again `retries` times.
-    fn call(
+    /// Has `function(*args, **keywords)` called. Returns the result to come, a new instance of `class_` (of results) on
+    /// which no `__init__` is called. With a time limit in seconds, the worker that takes longer is killed; a task whose
+    /// worker dies is tried again `retries` times.
+    #[allow(clippy::too_many_arguments, reason = "as for map")]
+    fn call<'py>(
         &self,
-        result: &Bound<'_, PoolResult>,
-        function: &Bound<'_, PyAny>,
-        args: &Bound<'_, PyTuple>,
-        keywords: Option<&Bound<'_, PyDict>>,
+        class_: &Bound<'py, PyType>,
+        function: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+        keywords: Option<&Bound<'py, PyDict>>,
         limit: Option<f64>,
         retries: u8,
-    ) -> PyResult<()> {
+    ) -> PyResult<Bound<'py, PoolResult>> {
+        let result = calls::instance(class_)?.cast_into::<PoolResult>()?;
+        if let Some(herald) = self.herald.get() {
+            result.get().set_herald(herald.clone_ref(class_.py()));
+        }
         let place = Calls::submit(self, function, args, keywords, Settings::new(limit, retries, 1)?)?;
-        result.get().await_one(self, place)
+        result.get().await_one(self, place)?;
+        Ok(result)
     }
 
     /// Has `function` called for each item of an iterable, with the item as its arguments if `star`, and the list of

@@ -16,6 +16,7 @@
 
 mod board;
 mod failure;
+mod pending;
 mod pieces;
 mod result;
 mod stream;

@@ -1,121 +1,84 @@
 //! The result of a call or a map.
 //!
 //! ```text
-//!  PoolResult:  parts ─▶ batch, item 3          (a call)
-//!               parts ─▶ batch, batch, …        (a map), collected one by one into `values`
+//!  PoolResult:  tasks ─▶ batch, item 3          (a call)
+//!               tasks ─▶ batch, batch, …        (a map), collected one by one into `values`
 //!               settled: what `get` returns or raises, for ever
 //! ```
 //!
 //! A result with a callback, or one that is awaited, is *heralded*: it is ready once that has been called.
 
 use core::sync::atomic::{AtomicU32, Ordering};
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyList, PyTuple};
 use tenfold_engine::shm::board::{Batch, Board, Cancel, Outcome};
-use tenfold_engine::shm::participant::{Identity, is_me};
+use tenfold_engine::shm::participant::is_me;
 use tenfold_engine::sys::clock::Deadline;
 use tenfold_engine::sys::futex;
 
 use super::board::PoolBoard;
+use super::pending::{Settled, State, Step, Tasks};
 use super::submit::Place;
 use super::{Waited, failure, lock, wait_at};
 use crate::waiting::{self, deadline};
 use crate::{codec, errors};
 
-/// Some of a result's tasks.
-struct Part {
-    batch: Batch,
-    /// The one task, or all of the batch.
-    item: Option<usize>,
-}
-
-impl Part {
-    fn is_final(&self) -> bool {
-        match self.item {
-            Some(item) => self.batch.is_final(item),
-            None => self.batch.is_finished(),
-        }
-    }
-}
-
-/// What a result has come to.
-enum Settled {
-    Value(Py<PyAny>),
-    Error(Py<PyAny>),
-}
-
-#[derive(Default)]
-struct State {
-    board: Option<Board>,
-    /// The process that made the call.
-    owner: Option<Identity>,
-    parts: VecDeque<Part>,
-    /// Results of a map, so far, and its first error.
-    values: Vec<Py<PyAny>>,
-    error: Option<Py<PyAny>>,
-    many: bool,
-    settled: Option<Settled>,
-    /// Somebody is unpickling.
-    busy: bool,
-}
-
-/// What outlives the object's own lock: state, and whether heralds have been called.
-#[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    /// 1 while there is somebody to be told first, 2 once that has been done, 0 if there is nobody.
-    herald: AtomicU32,
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // The batch may live on for other calls.
-        for part in &self.state().parts {
-            if let Some(item) = part.item {
-                let _ = part.batch.discard(item);
-            }
-        }
-    }
-}
-
 /// The outcome of a call or a map, now or later.
+///
+/// There may be a million of them, so they are small, and have no attributes of Python's unless they have callbacks.
 #[pyclass(subclass, frozen, module = "tenfold._native")]
 pub(crate) struct PoolResult {
-    shared: Arc<Shared>,
+    state: Mutex<State>,
+    /// Who tells others of the result, if anybody wants that.
+    herald: OnceLock<Py<PyAny>>,
+    /// `HERALDED` while there is somebody to be told first, `TOLD` once that has been done, 0 if there is nobody.
+    heralded: AtomicU32,
 }
 
 const HERALDED: u32 = 1;
 const TOLD: u32 = 2;
 
-impl Shared {
-    /// The state. In a child of fork the parent's tasks are forgotten: their results are not ours.
-    fn state(&self) -> MutexGuard<'_, State> {
-        let mut state = lock(&self.state);
-        if state.owner.is_some_and(|owner| !is_me(owner)) {
-            state.parts.clear();
-            (state.board, state.owner) = (None, None);
+impl Drop for PoolResult {
+    fn drop(&mut self) {
+        // The batch may live on for other calls.
+        if let Tasks::One(batch, item) = &self.state().tasks {
+            let _ = batch.discard(*item);
         }
-        state
     }
 }
 
 impl PoolResult {
+    /// The state. In a child of fork the parent's tasks are forgotten: their results are not ours.
+    fn state(&self) -> MutexGuard<'_, State> {
+        let mut state = lock(&self.state);
+        if state.owner.is_some_and(|owner| !is_me(owner)) {
+            match &mut state.tasks {
+                Tasks::Many(many) => many.batches.clear(),
+                tasks => *tasks = Tasks::None,
+            }
+            (state.board, state.owner) = (None, None);
+        }
+        state
+    }
+
+    /// The result is that of some tasks of a pool.
+    fn belong_to(&self, pool: &PoolBoard, tasks: Tasks) -> PyResult<()> {
+        let (board, owner) = (pool.board()?.clone(), super::me()?);
+        let mut state = self.state();
+        (state.board, state.owner, state.tasks) = (Some(board), Some(owner), tasks);
+        Ok(())
+    }
+
     /// The result is that of one task.
     ///
     /// # Errors
     /// If the pool is not initialised.
     pub(super) fn await_one(&self, pool: &PoolBoard, place: Place) -> PyResult<()> {
-        let board = pool.board()?.clone();
-        let mut state = self.shared.state();
-        state.board = Some(board);
-        state.parts.push_back(Part { batch: place.batch, item: Some(place.item) });
-        state.owner = Some(super::me()?);
-        Ok(())
+        self.belong_to(pool, Tasks::One(place.batch, place.item))
     }
 
     /// The result is that of batches to come.
@@ -123,108 +86,114 @@ impl PoolResult {
     /// # Errors
     /// If the pool is not initialised.
     pub(super) fn await_many(&self, pool: &PoolBoard) -> PyResult<()> {
-        let mut state = self.shared.state();
-        state.board = Some(pool.board()?.clone());
-        state.many = true;
-        state.owner = Some(super::me()?);
-        Ok(())
+        self.belong_to(pool, Tasks::Many(Box::default()))
     }
 
     pub(super) fn add_batch(&self, batch: Batch) {
-        self.shared.state().parts.push_back(Part { batch, item: None });
-    }
-
-    fn is_settled(&self) -> bool {
-        self.shared.state().settled.is_some()
+        if let Some(many) = self.state().many() {
+            many.batches.push_back(batch);
+        }
     }
 
     /// Waits until the first part is final, or all are.
     fn wait_for_parts(&self, py: Python<'_>, deadline: Deadline, all: bool) -> PyResult<Waited> {
+        let wanted = |tasks: &Tasks| if all { tasks.len() } else { tasks.len().min(1) };
         let (board, bell) = {
-            let state = self.shared.state();
-            let Some((board, part)) = state.board.as_ref().zip(state.parts.front()) else { return Ok(Waited::Ready) };
-            let count = if all { state.parts.len() } else { 1 };
-            if state.parts.iter().take(count).all(Part::is_final) {
+            let state = self.state();
+            let Some((board, batch)) = state.board.as_ref().zip(state.tasks.batches().next()) else {
+                return Ok(Waited::Ready);
+            };
+            if (0..wanted(&state.tasks)).all(|part| state.tasks.is_final(part)) {
                 return Ok(Waited::Ready);
             }
-            (board.clone(), part.batch.bell())
+            (board.clone(), batch.bell())
         };
         let mut known = 0;
         let ready = || {
-            let state = self.shared.state();
-            let count = if all { state.parts.len() } else { state.parts.len().min(1) };
+            let state = self.state();
+            let wanted = wanted(&state.tasks);
             // What is final stays so.
-            while known < count && state.parts[known].is_final() {
+            while known < wanted && state.tasks.is_final(known) {
                 known += 1;
             }
-            known >= count
+            known >= wanted
         };
         wait_at(py, &board, bell, deadline, ready)
     }
 
-    /// Unpickles the first part, which is final. Nobody else is at it.
-    fn collect_part(&self, py: Python<'_>) -> PyResult<()> {
-        let (board, part, first, one) = {
-            let state = self.shared.state();
-            let Some((part, board)) = state.parts.front().zip(state.board.as_ref()) else { return Ok(()) };
-            (board.clone(), part.batch.clone(), part.item, !state.many)
+    fn begin_step(&self) -> Step {
+        self.state().begin_step()
+    }
+
+    /// Does what [`State::begin_step`] has said.
+    fn do_step(&self, py: Python<'_>, step: Step) -> PyResult<()> {
+        let result = match step {
+            Step::Settled | Step::Busy | Step::Wait => return Ok(()),
+            Step::Take(batch, item) => self.take(py, &batch, item),
+            Step::Collect(batch) => self.collect(py, &batch),
+            Step::Finish => self.finish(py),
         };
-        let items = first.map_or(0..part.items(), |item| item..item + 1);
-        let (mut values, mut error) = (Vec::with_capacity(items.len()), None);
-        let mut next = items.start;
-        while next < items.end {
-            for (word, len) in part.short_results(next).map_err(errors::heap)?.take(items.end - next) {
+        self.state().busy = false;
+        result
+    }
+
+    /// Unpickles a call's result, which is final, and settles.
+    fn take(&self, py: Python<'_>, batch: &Batch, item: usize) -> PyResult<()> {
+        let outcome = batch.take(item).map_err(errors::heap)?;
+        let board = || self.state().board.clone().ok_or_else(|| PyRuntimeError::new_err("a task without a pool"));
+        self.settle(match unpickled(py, board, 0, outcome)? {
+            Ok(value) => Settled::Value(value),
+            Err(exception) => Settled::Error(exception),
+        });
+        Ok(())
+    }
+
+    /// Unpickles the first batch of a map, which is finished.
+    fn collect(&self, py: Python<'_>, batch: &Batch) -> PyResult<()> {
+        let Some(board) = self.state().board.clone() else { return Ok(()) };
+        let (mut values, mut error) = (Vec::with_capacity(batch.items()), None);
+        let mut next = 0;
+        while next < batch.items() {
+            for (word, len) in batch.short_results(next).map_err(errors::heap)? {
                 values.push(short_value(py, word, len)?);
                 next += 1;
             }
             let item = next;
             next += 1;
-            if item >= items.end {
+            if item >= batch.items() {
                 break;
             }
-            let index = if one { 0 } else { part.base() + item as u64 };
-            let outcome = part.take(item).map_err(errors::heap)?;
-            match unpickled(py, || Ok(board.clone()), index, outcome)? {
+            let outcome = batch.take(item).map_err(errors::heap)?;
+            match unpickled(py, || Ok(board.clone()), batch.base() + item as u64, outcome)? {
                 Ok(value) => values.push(value),
                 Err(exception) => error = error.or(Some(exception)),
             }
         }
-        let mut state = self.shared.state();
-        state.values.append(&mut values);
-        // What is let go of here is so after the lock.
-        let second = if state.error.is_some() { error } else { core::mem::replace(&mut state.error, error) };
-        let done = state.parts.pop_front();
-        drop(state);
-        drop((second, done));
-        Ok(())
-    }
-
-    /// Runs `f` as the only one who collects.
-    fn alone<R>(&self, py: Python<'_>, f: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
-        while core::mem::replace(&mut self.shared.state().busy, true) {
-            // Another thread is unpickling the same result.
-            py.check_signals()?;
-            py.detach(|| std::thread::sleep(core::time::Duration::from_micros(200)));
+        let mut state = self.state();
+        let mut let_go = None;
+        if let Some(many) = state.many() {
+            many.values.append(&mut values);
+            // What is let go of here is so after the lock.
+            let second = if many.error.is_some() { error } else { core::mem::replace(&mut many.error, error) };
+            let_go = Some((second, many.batches.pop_front()));
         }
-        let result = f();
-        self.shared.state().busy = false;
-        result
+        drop(state);
+        drop(let_go);
+        Ok(())
     }
 
     /// Has what has not begun never begin.
     pub(super) fn cancel_rest(&self) {
-        for part in &self.shared.state().parts {
-            part.batch.cancel_rest();
-        }
+        self.state().tasks.batches().for_each(Batch::cancel_rest);
     }
 
-    /// Waits for the first part of a map and unpickles it, if the pool lives.
+    /// Waits for the first batch of a map and unpickles it, if the pool lives.
     ///
     /// # Errors
     /// What a signal handler has raised; if the heap is corrupt.
     pub(super) fn collect_first(&self, py: Python<'_>) -> PyResult<()> {
         if self.wait_for_parts(py, deadline(None)?, false)? == Waited::Ready {
-            self.alone(py, || self.collect_part(py))?;
+            self.do_step(py, self.begin_step())?;
         }
         Ok(())
     }
@@ -232,69 +201,65 @@ impl PoolResult {
     /// Waits for all parts and settles. Returns whether it is settled.
     fn settle_until(&self, py: Python<'_>, deadline: Deadline) -> PyResult<bool> {
         loop {
-            if self.is_settled() {
-                return Ok(true);
-            }
-            match self.wait_for_parts(py, deadline, false)? {
-                Waited::TimedOut => return Ok(false),
-                Waited::Ended => {
-                    let error = ended(py, self.shared.state().board.as_ref())?;
-                    self.settle(Settled::Error(error));
-                    return Ok(true);
+            match self.begin_step() {
+                Step::Settled => return Ok(true),
+                Step::Busy => {
+                    py.check_signals()?;
+                    py.detach(|| std::thread::sleep(core::time::Duration::from_micros(200)));
                 }
-                Waited::Ready => {}
+                Step::Wait => match self.wait_for_parts(py, deadline, false)? {
+                    Waited::TimedOut => return Ok(false),
+                    Waited::Ended => {
+                        let error = ended(py, self.state().board.as_ref())?;
+                        self.settle(Settled::Error(error));
+                    }
+                    Waited::Ready => {}
+                },
+                step => self.do_step(py, step)?,
             }
-            self.alone(py, || {
-                let parts = self.shared.state().parts.len();
-                if parts > 0 {
-                    self.collect_part(py)?;
-                }
-                if parts <= 1 { self.finish(py) } else { Ok(()) }
-            })?;
         }
     }
 
-    /// All parts are collected.
+    /// All is unpickled.
     fn finish(&self, py: Python<'_>) -> PyResult<()> {
-        let mut state = self.shared.state();
-        if state.settled.is_some() {
-            return Ok(());
+        let mut state = self.state();
+        if state.board.is_none() {
+            return Err(PyRuntimeError::new_err("the result belongs to the process that made the call"));
         }
-        let (values, error, many) = (core::mem::take(&mut state.values), state.error.take(), state.many);
-        let known = state.board.is_some();
+        let Some(many) = state.many() else { return Err(PyRuntimeError::new_err("a result without a task")) };
+        let (values, error) = (core::mem::take(&mut many.values), many.error.take());
         drop(state);
-        let settled = match (error, many) {
-            (Some(error), _) => Settled::Error(error),
-            (None, true) => Settled::Value(PyList::new(py, values)?.into_any().unbind()),
-            (None, false) => match values.into_iter().next() {
-                Some(value) => Settled::Value(value),
-                None if known => return Err(PyRuntimeError::new_err("a result without a task")),
-                None => return Err(PyRuntimeError::new_err("the result belongs to the process that made the call")),
-            },
-        };
-        self.settle(settled);
+        self.settle(match error {
+            Some(error) => Settled::Error(error),
+            None => Settled::Value(PyList::new(py, values)?.into_any().unbind()),
+        });
         Ok(())
     }
 
+    /// From now on `settled` stands. The first one does.
     fn settle(&self, settled: Settled) {
-        let mut state = self.shared.state();
-        if state.settled.is_none() {
+        let mut state = self.state();
+        let unwanted = if state.settled.is_none() {
             state.settled = Some(settled);
-        }
-        let _parts = core::mem::take(&mut state.parts);
-        let _board = state.board.take();
+            None
+        } else {
+            Some(settled)
+        };
+        let let_go = (core::mem::take(&mut state.tasks), state.board.take(), unwanted);
         drop(state);
+        drop(let_go);
     }
 
     /// Whether the tasks are done, whoever is still to be told.
     fn is_final(&self) -> bool {
-        let state = self.shared.state();
+        let state = self.state();
         let over = || state.board.as_ref().is_some_and(super::has_ended);
-        state.settled.is_some() || (!state.busy && state.parts.iter().all(Part::is_final)) || over()
+        let all = || (0..state.tasks.len()).all(|part| state.tasks.is_final(part));
+        state.settled.is_some() || (!state.busy && all()) || over()
     }
 
     fn outcome<'py>(&self, py: Python<'py>) -> PyResult<(bool, Bound<'py, PyAny>)> {
-        match &self.shared.state().settled {
+        match &self.state().settled {
             Some(Settled::Value(value)) => Ok((true, value.bind(py).clone())),
             Some(Settled::Error(error)) => Ok((false, error.bind(py).clone())),
             None => Err(PyRuntimeError::new_err("the result is not settled")),
@@ -361,28 +326,45 @@ impl PoolResult {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PoolResult {
-        PoolResult { shared: Arc::default() }
+        PoolResult { state: Mutex::default(), herald: OnceLock::new(), heralded: AtomicU32::new(0) }
     }
 
     /// An exception that was raised refers to frames, which may refer to the result.
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Ok(state) = self.shared.state.try_lock() else { return Ok(()) };
+        if let Some(herald) = self.herald.get() {
+            visit.call(herald)?;
+        }
+        let Ok(state) = self.state.try_lock() else { return Ok(()) };
         if let Some(Settled::Value(object) | Settled::Error(object)) = &state.settled {
             visit.call(object)?;
         }
-        state.values.iter().chain(&state.error).try_for_each(|object| visit.call(object))
+        let Tasks::Many(many) = &state.tasks else { return Ok(()) };
+        many.values.iter().chain(&many.error).try_for_each(|object| visit.call(object))
     }
 
     fn __clear__(&self) {
-        let mut state = self.shared.state();
-        let (settled, values, error) = (state.settled.take(), core::mem::take(&mut state.values), state.error.take());
+        let mut state = self.state();
+        let settled = state.settled.take();
+        let rest = state.many().map(|many| (core::mem::take(&mut many.values), many.error.take()));
         drop(state);
-        drop((settled, values, error));
+        drop((settled, rest));
+    }
+
+    /// Who tells others of the result.
+    #[getter(_herald)]
+    fn herald(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.herald.get().map(|herald| herald.clone_ref(py))
+    }
+
+    /// There is one for a result: the first.
+    #[setter(_herald)]
+    pub(super) fn set_herald(&self, herald: Py<PyAny>) {
+        let _ = self.herald.set(herald);
     }
 
     /// Whether the call has completed.
     fn ready(&self) -> bool {
-        match self.shared.herald.load(Ordering::Acquire) {
+        match self.heralded.load(Ordering::Acquire) {
             HERALDED => false,
             TOLD => true,
             _ => self.is_final(),
@@ -409,7 +391,7 @@ impl PoolResult {
     #[pyo3(signature = (timeout=None))]
     fn get<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
         let deadline = deadline(timeout)?;
-        let heralded = self.shared.herald.load(Ordering::Acquire) != 0;
+        let heralded = self.heralded.load(Ordering::Acquire) != 0;
         if (heralded && !self.await_ready(py, deadline)?) || !self.settle_until(py, deadline)? {
             let class = py.import("multiprocessing.context")?.getattr("TimeoutError")?;
             return Err(PyErr::from_value(class.call0()?));
@@ -424,9 +406,10 @@ impl PoolResult {
     /// map what waits never runs. Returns whether that changed anything.
     fn cancel(&self) -> PyResult<bool> {
         let (board, parts) = {
-            let state = self.shared.state();
+            let state = self.state();
             let Some(board) = state.board.clone() else { return Ok(false) };
-            let parts: Vec<_> = state.parts.iter().map(|part| (part.batch.clone(), part.item)).collect();
+            let item = if let Tasks::One(_, item) = &state.tasks { Some(*item) } else { None };
+            let parts: Vec<_> = state.tasks.batches().map(|batch| (batch.clone(), item)).collect();
             (board, parts)
         };
         let mut changed = false;
@@ -459,17 +442,15 @@ impl PoolResult {
 
     /// Somebody is to be told before the result is ready, and `_tell` will be called after that.
     fn _be_heralded(&self) {
-        let _ = self.shared.herald.compare_exchange(0, HERALDED, Ordering::AcqRel, Ordering::Acquire);
-        let state = self.shared.state();
-        for part in &state.parts {
-            part.batch.watch();
-        }
+        let _ = self.heralded.compare_exchange(0, HERALDED, Ordering::AcqRel, Ordering::Acquire);
+        let state = self.state();
+        state.tasks.batches().for_each(Batch::watch);
     }
 
     /// All that were to be told have been.
     fn _tell(&self) {
-        self.shared.herald.store(TOLD, Ordering::Release);
-        futex::wake(&self.shared.herald, u32::MAX);
+        self.heralded.store(TOLD, Ordering::Release);
+        futex::wake(&self.heralded, u32::MAX);
     }
 
     /// Whether the tasks are done, whoever is still to be told.
@@ -489,15 +470,15 @@ impl PoolResult {
 impl PoolResult {
     /// Waits until the result is ready, its heralds called. Returns whether it is.
     fn await_ready(&self, py: Python<'_>, deadline: Deadline) -> PyResult<bool> {
-        let herald = &self.shared.herald;
-        if herald.load(Ordering::Acquire) == 0 {
+        let heralded = &self.heralded;
+        if heralded.load(Ordering::Acquire) == 0 {
             return Ok(self.wait_for_parts(py, deadline, true)? != Waited::TimedOut);
         }
-        let told = || herald.load(Ordering::Acquire) != HERALDED;
+        let told = || heralded.load(Ordering::Acquire) != HERALDED;
         let wait = || {
             while !told() && !deadline.expired() {
                 let slice = Deadline::after(core::time::Duration::from_millis(super::SLICE));
-                futex::wait(herald, HERALDED, slice.min(deadline));
+                futex::wait(heralded, HERALDED, slice.min(deadline));
             }
             told()
         };
