@@ -17,6 +17,7 @@ from pool_tasks import (
     raise_it,
     same,
     square,
+    wait_or_set,
 )
 
 import tenfold
@@ -119,6 +120,22 @@ class TestResults:
         pids = fork_pool.map(pid_after, durations)
         assert time.monotonic() - started < 10
         assert pids.count(pids[0]) < 60
+
+    def test_a_slow_first_task_holds_nothing_up(self, fork_pool):
+        event, last = tenfold.Event(), 24
+        items = [(event, number, last, bytes(1 << 20)) for number in range(last + 8)]
+        assert fork_pool.starmap(wait_or_set, items) == [True] * len(items)
+
+    @pytest.mark.parametrize("count", [0, 3, 500, 4000])
+    def test_the_length_is_what_the_input_says_it_is_or_not(self, fork_pool, count):
+        class Numbers:
+            def __len__(self):
+                return 500
+
+            def __iter__(self):
+                return iter(range(count))
+
+        assert fork_pool.map(square, Numbers()) == [n * n for n in range(count)]
 
     def test_functions_by_value(self, make_pool):
         pytest.importorskip("cloudpickle")

@@ -13,17 +13,30 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
+// Python 3.11 exports it as a public function; from 3.12 on it is part of the stable ABI, in this very form.
+unsafe extern "C" {
+    fn PyObject_Vectorcall(
+        callable: *mut ffi::PyObject,
+        args: *const *mut ffi::PyObject,
+        nargsf: usize,
+        kwnames: *mut ffi::PyObject,
+    ) -> *mut ffi::PyObject;
+}
+
+/// Says that the callee may use the place before the first argument, so that it need not copy them for a method.
+const ARGUMENTS_OFFSET: usize = 1 << (usize::BITS - 1);
+
 /// Returns `function(argument)`.
 ///
 /// # Errors
 /// What the function raises.
 #[inline]
 pub(crate) fn with_one<'py>(function: &Bound<'py, PyAny>, argument: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    let end = null_mut::<ffi::PyObject>();
-    // SAFETY: the GIL is held, as the references prove; both objects live until after the call. The arguments end with a
-    // null pointer. What comes back is a new reference, or null with an exception set.
+    let mut args = [null_mut(), argument.as_ptr()];
+    // SAFETY: the GIL is held, as the references prove; both objects live until after the call. There is one argument,
+    // and a place before it. What comes back is a new reference, or null with an exception set.
     unsafe {
-        let result = ffi::PyObject_CallFunctionObjArgs(function.as_ptr(), argument.as_ptr(), end);
+        let result = PyObject_Vectorcall(function.as_ptr(), args.as_mut_ptr().add(1), 1 | ARGUMENTS_OFFSET, null_mut());
         Bound::from_owned_ptr_or_err(function.py(), result)
     }
 }

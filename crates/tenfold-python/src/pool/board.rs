@@ -46,10 +46,9 @@ fn submit_all(mut map: Map<'_>, result: &PoolResult, iterable: &Bound<'_, PyAny>
     for item in iterable.try_iter()? {
         let Some(batch) = map.push(&item?)? else { continue };
         result.add_batch(batch);
-        // Memory that has been used already is quicker than new one.
-        while waits && map.is_far_ahead() {
-            result.collect_first(iterable.py())?;
-            map.note_collected();
+        let ahead = map.ahead();
+        while waits && ahead.is_far() && result.collect_first(iterable.py(), || ahead.is_short())? {
+            ahead.pop();
         }
     }
     if let Some(batch) = map.submit_rest()? {
@@ -149,7 +148,7 @@ impl PoolBoard {
         let settings = Settings::new(limit, retries, chunksize)?;
         let map = Map::new(self, function, star, length, exact, settings)?;
         let result_ref = result.get();
-        result_ref.await_many(self)?;
+        result_ref.await_many(function.py(), self, length)?;
         submit_all(map, result_ref, iterable, waits).inspect_err(|_| result_ref.cancel_rest())
     }
 

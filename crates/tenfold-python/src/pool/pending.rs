@@ -4,7 +4,9 @@
 
 use std::collections::VecDeque;
 
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+use pyo3::types::PyList;
 use tenfold_engine::shm::board::{Batch, Board};
 use tenfold_engine::shm::participant::Identity;
 
@@ -25,12 +27,57 @@ pub(super) enum Tasks {
     Many(Box<Many>),
 }
 
-#[derive(Default)]
 pub(super) struct Many {
     pub(super) batches: VecDeque<Batch>,
-    /// Results so far, and the first error.
-    pub(super) values: Vec<Py<PyAny>>,
+    pub(super) results: Results,
+    /// The first error.
     pub(super) error: Option<Py<PyAny>>,
+}
+
+/// The results of a map so far. They go straight into the list that its caller gets: of a million, another vector
+/// would cost two thousand page faults.
+pub(super) struct Results {
+    list: Py<PyList>,
+    len: usize,
+    known: usize,
+}
+
+impl Results {
+    /// # Errors
+    /// If there is no memory for so many.
+    pub(super) fn with_room(py: Python<'_>, len: usize) -> PyResult<Results> {
+        let list = PyList::new(py, [py.None()])?.into_sequence().repeat(len)?.cast_into::<PyList>()?;
+        Ok(Results { list: list.unbind(), len, known: 0 })
+    }
+
+    pub(super) fn clone_ref(&self, py: Python<'_>) -> Results {
+        Results { list: self.list.clone_ref(py), ..*self }
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, py: Python<'_>, value: Py<PyAny>) -> PyResult<()> {
+        if self.known < self.len {
+            self.list.bind(py).set_item(self.known, value)?;
+        } else {
+            // There are more than was said.
+            self.list.bind(py).append(value)?;
+        }
+        self.known += 1;
+        Ok(())
+    }
+
+    /// All of them.
+    pub(super) fn finish(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        if self.known < self.len {
+            self.list.bind(py).del_slice(self.known, self.len)?;
+        }
+        Ok(self.list.into_any())
+    }
+
+    /// Shows the garbage collector what is held.
+    pub(super) fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.list)
+    }
 }
 
 impl Tasks {

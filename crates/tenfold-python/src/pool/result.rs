@@ -9,19 +9,20 @@
 //! A result with a callback, or one that is awaited, is *heralded*: it is ready once that has been called.
 
 use core::sync::atomic::{AtomicU32, Ordering};
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyList, PyTuple};
+use pyo3::types::{PyBool, PyDict, PyFloat, PyTuple};
 use tenfold_engine::shm::board::{Batch, Board, Cancel, Outcome};
 use tenfold_engine::shm::participant::is_me;
 use tenfold_engine::sys::clock::Deadline;
 use tenfold_engine::sys::futex;
 
 use super::board::PoolBoard;
-use super::pending::{Settled, State, Step, Tasks};
+use super::pending::{Many, Results, Settled, State, Step, Tasks};
 use super::submit::Place;
 use super::{Waited, failure, lock, wait_at};
 use crate::waiting::{self, deadline};
@@ -81,12 +82,13 @@ impl PoolResult {
         self.belong_to(pool, Tasks::One(place.batch, place.item))
     }
 
-    /// The result is that of batches to come.
+    /// The result is that of batches to come, of about so many items.
     ///
     /// # Errors
-    /// If the pool is not initialised.
-    pub(super) fn await_many(&self, pool: &PoolBoard) -> PyResult<()> {
-        self.belong_to(pool, Tasks::Many(Box::default()))
+    /// If the pool is not initialised, or there is no memory for their results.
+    pub(super) fn await_many(&self, py: Python<'_>, pool: &PoolBoard, length: usize) -> PyResult<()> {
+        let results = Results::with_room(py, length)?;
+        self.belong_to(pool, Tasks::Many(Box::new(Many { batches: VecDeque::new(), results, error: None })))
     }
 
     pub(super) fn add_batch(&self, batch: Batch) {
@@ -95,8 +97,14 @@ impl PoolResult {
         }
     }
 
-    /// Waits until the first part is final, or all are.
-    fn wait_for_parts(&self, py: Python<'_>, deadline: Deadline, all: bool) -> PyResult<Waited> {
+    /// Waits until the first part is final, or all are; or until there is something else to do.
+    fn wait_for_parts(
+        &self,
+        py: Python<'_>,
+        deadline: Deadline,
+        all: bool,
+        otherwise: impl Fn() -> bool + Send + Sync,
+    ) -> PyResult<Waited> {
         let wanted = |tasks: &Tasks| if all { tasks.len() } else { tasks.len().min(1) };
         let (board, bell) = {
             let state = self.state();
@@ -116,7 +124,7 @@ impl PoolResult {
             while known < wanted && state.tasks.is_final(known) {
                 known += 1;
             }
-            known >= wanted
+            known >= wanted || otherwise()
         };
         wait_at(py, &board, bell, deadline, ready)
     }
@@ -150,12 +158,17 @@ impl PoolResult {
 
     /// Unpickles the first batch of a map, which is finished.
     fn collect(&self, py: Python<'_>, batch: &Batch) -> PyResult<()> {
-        let Some(board) = self.state().board.clone() else { return Ok(()) };
-        let (mut values, mut error) = (Vec::with_capacity(batch.items()), None);
+        let (board, mut results) = {
+            let mut state = self.state();
+            let (board, many) = (state.board.clone(), state.many());
+            let Some((board, many)) = board.zip(many) else { return Ok(()) };
+            (board, many.results.clone_ref(py))
+        };
+        let mut error = None;
         let mut next = 0;
         while next < batch.items() {
-            for (word, len) in batch.short_results(next).map_err(errors::heap)? {
-                values.push(short_value(py, word, len)?);
+            for (word, len) in batch.short_results(next) {
+                results.push(py, short_value(py, word, len)?)?;
                 next += 1;
             }
             let item = next;
@@ -165,17 +178,17 @@ impl PoolResult {
             }
             let outcome = batch.take(item).map_err(errors::heap)?;
             match unpickled(py, || Ok(board.clone()), batch.base() + item as u64, outcome)? {
-                Ok(value) => values.push(value),
+                Ok(value) => results.push(py, value)?,
                 Err(exception) => error = error.or(Some(exception)),
             }
         }
         let mut state = self.state();
         let mut let_go = None;
         if let Some(many) = state.many() {
-            many.values.append(&mut values);
+            let before = core::mem::replace(&mut many.results, results);
             // What is let go of here is so after the lock.
             let second = if many.error.is_some() { error } else { core::mem::replace(&mut many.error, error) };
-            let_go = Some((second, many.batches.pop_front()));
+            let_go = Some((before, second, many.batches.pop_front()));
         }
         drop(state);
         drop(let_go);
@@ -187,15 +200,19 @@ impl PoolResult {
         self.state().tasks.batches().for_each(Batch::cancel_rest);
     }
 
-    /// Waits for the first batch of a map and unpickles it, if the pool lives.
+    /// Waits for the first batch of a map and unpickles it, if the pool lives; or until the caller would rather do
+    /// something else, of which `false` tells.
     ///
     /// # Errors
     /// What a signal handler has raised; if the heap is corrupt.
-    pub(super) fn collect_first(&self, py: Python<'_>) -> PyResult<()> {
-        if self.wait_for_parts(py, deadline(None)?, false)? == Waited::Ready {
-            self.do_step(py, self.begin_step())?;
+    pub(super) fn collect_first(&self, py: Python<'_>, otherwise: impl Fn() -> bool + Send + Sync) -> PyResult<bool> {
+        if self.wait_for_parts(py, deadline(None)?, false, &otherwise)? == Waited::Ready {
+            match self.begin_step() {
+                Step::Wait => return Ok(false),
+                step => self.do_step(py, step)?,
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Waits for all parts and settles. Returns whether it is settled.
@@ -207,7 +224,7 @@ impl PoolResult {
                     py.check_signals()?;
                     py.detach(|| std::thread::sleep(core::time::Duration::from_micros(200)));
                 }
-                Step::Wait => match self.wait_for_parts(py, deadline, false)? {
+                Step::Wait => match self.wait_for_parts(py, deadline, false, || false)? {
                     Waited::TimedOut => return Ok(false),
                     Waited::Ended => {
                         let error = ended(py, self.state().board.as_ref())?;
@@ -227,11 +244,11 @@ impl PoolResult {
             return Err(PyRuntimeError::new_err("the result belongs to the process that made the call"));
         }
         let Some(many) = state.many() else { return Err(PyRuntimeError::new_err("a result without a task")) };
-        let (values, error) = (core::mem::take(&mut many.values), many.error.take());
+        let (results, error) = (many.results.clone_ref(py), many.error.take());
         drop(state);
         self.settle(match error {
             Some(error) => Settled::Error(error),
-            None => Settled::Value(PyList::new(py, values)?.into_any().unbind()),
+            None => Settled::Value(results.finish(py)?),
         });
         Ok(())
     }
@@ -339,15 +356,17 @@ impl PoolResult {
             visit.call(object)?;
         }
         let Tasks::Many(many) = &state.tasks else { return Ok(()) };
-        many.values.iter().chain(&many.error).try_for_each(|object| visit.call(object))
+        many.results.visit(&visit)?;
+        many.error.as_ref().map_or(Ok(()), |error| visit.call(error))
     }
 
     fn __clear__(&self) {
         let mut state = self.state();
         let settled = state.settled.take();
-        let rest = state.many().map(|many| (core::mem::take(&mut many.values), many.error.take()));
+        // A call's task is discarded at last.
+        let tasks = state.many().is_some().then(|| core::mem::take(&mut state.tasks));
         drop(state);
-        drop((settled, rest));
+        drop((settled, tasks));
     }
 
     /// Who tells others of the result.
@@ -472,7 +491,7 @@ impl PoolResult {
     fn await_ready(&self, py: Python<'_>, deadline: Deadline) -> PyResult<bool> {
         let heralded = &self.heralded;
         if heralded.load(Ordering::Acquire) == 0 {
-            return Ok(self.wait_for_parts(py, deadline, true)? != Waited::TimedOut);
+            return Ok(self.wait_for_parts(py, deadline, true, || false)? != Waited::TimedOut);
         }
         let told = || heralded.load(Ordering::Acquire) != HERALDED;
         let wait = || {

@@ -38,6 +38,9 @@ const BATCH_BYTES: usize = 4 << 20;
 const LARGE: usize = 32 << 10;
 /// A map that is waited for is this many bytes ahead of its results at most.
 const AHEAD: usize = 32 << 20;
+/// From so many bytes on it collects results before it goes on, as long as the workers have enough to do: memory that
+/// was used before is filled in a fifth of the time that new one takes.
+const AHEAD_AT_EASE: usize = 4 << 20;
 
 /// What is asked for beyond a function and its arguments.
 #[derive(Debug, Clone, Copy)]
@@ -260,8 +263,40 @@ pub(super) struct Map<'a> {
     /// Items that a worker takes at a time, if the caller has said so.
     exact: Option<usize>,
     batch_len: usize,
-    /// Bytes of the batches that are submitted and not collected.
-    ahead: VecDeque<usize>,
+    ahead: Ahead,
+}
+
+/// The batches of a map that are submitted and not collected.
+pub(super) struct Ahead {
+    /// Each, and its bytes.
+    batches: VecDeque<(Batch, usize)>,
+    bytes: usize,
+    workers: usize,
+}
+
+impl Ahead {
+    /// Whether results should be collected first, and waited for unless [`Ahead::is_short`].
+    pub(super) fn is_far(&self) -> bool {
+        self.batches.len() > 1 && self.bytes > AHEAD_AT_EASE
+    }
+
+    /// Whether the workers may soon have nothing to do: there is less than a batch for each that nobody has begun.
+    pub(super) fn is_short(&self) -> bool {
+        let mut latest = self.batches.iter().rev().take(self.workers);
+        self.bytes <= AHEAD && (self.batches.len() <= self.workers || latest.any(|(batch, _)| batch.claimed() > 0))
+    }
+
+    fn push(&mut self, batch: Batch, bytes: usize) {
+        self.batches.push_back((batch, bytes));
+        self.bytes += bytes;
+    }
+
+    /// The first batch has been collected.
+    pub(super) fn pop(&mut self) {
+        if let Some((_, bytes)) = self.batches.pop_front() {
+            self.bytes -= bytes;
+        }
+    }
 }
 
 impl<'a> Map<'a> {
@@ -281,7 +316,7 @@ impl<'a> Map<'a> {
         plan.preamble = Preamble::Message(function.bytes, function.handles);
         let exact = exact.then_some(settings.unit as usize);
         let workers = board.wanted().max(1) as usize;
-        let ahead = VecDeque::new();
+        let ahead = Ahead { batches: VecDeque::new(), bytes: 0, workers };
         Ok(Map { board, heap: pool.heap()?, plan, length, workers, exact, batch_len: FIRST_BATCH, ahead })
     }
 
@@ -317,7 +352,7 @@ impl<'a> Map<'a> {
         self.plan.chunk_len = self.chunk_len() as u32;
         let batch = Batch::create(self.heap, self.board.handle(), &self.plan).map_err(errors::heap)?;
         self.board.submit(&batch).map_err(errors::heap)?;
-        self.ahead.push_back(self.plan.input_bytes());
+        self.ahead.push(batch.clone(), self.plan.bytes());
         self.plan.clear();
         if self.plan.base == 0 {
             self.plan.preamble = Preamble::Of(batch.clone());
@@ -333,13 +368,8 @@ impl<'a> Map<'a> {
         self.exact.unwrap_or_else(|| (left / (self.workers * 64)).clamp(1, 64)).max(1)
     }
 
-    /// Whether so much is under way that results should be collected first.
-    pub(super) fn is_far_ahead(&self) -> bool {
-        self.ahead.len() > 1 && self.ahead.iter().sum::<usize>() > AHEAD
-    }
-
-    /// The first batch that was not collected is.
-    pub(super) fn note_collected(&mut self) {
-        self.ahead.pop_front();
+    /// What is under way.
+    pub(super) fn ahead(&mut self) -> &mut Ahead {
+        &mut self.ahead
     }
 }

@@ -120,7 +120,9 @@ pub(super) struct Tables {
     pub(super) head: At<Head>,
     pub(super) chunks: &'static [AtomicU32],
     pub(super) status: &'static [AtomicU8],
-    pub(super) values: At<AtomicU64>,
+    pub(super) values: &'static [AtomicU64],
+    /// Where they begin in the heap.
+    values_at: u64,
     pub(super) attempts: &'static [AtomicU8],
 }
 
@@ -137,19 +139,18 @@ impl Tables {
         let chunks = head.chunks.load(Ordering::Relaxed) as usize;
         let at = |word: &AtomicU32| u64::from(word.load(Ordering::Relaxed));
         let attempts = if head.retries.load(Ordering::Relaxed) > 0 { items } else { 0 };
-        // The whole table of values is checked here, one of them is looked at.
-        block.slice::<AtomicU64>(heap, at(&head.value_at), items)?;
         Ok(Tables {
             head,
             chunks: block.slice(heap, at(&head.chunk_at), chunks)?,
             status: block.slice(heap, at(&head.status_at), items)?,
-            values: block.view(heap, at(&head.value_at))?,
+            values: block.slice(heap, at(&head.value_at), items)?,
+            values_at: block.offset() + at(&head.value_at),
             attempts: block.slice(heap, at(&head.attempts_at), attempts)?,
         })
     }
 
     pub(super) fn value(&self, heap: Heap, item: usize) -> Result<Word> {
-        heap.word(self.values.offset() + 8 * item as u64)
+        heap.word(self.values_at + 8 * item as u64)
     }
 
     /// Chunks whose items are published.
@@ -197,8 +198,13 @@ pub(super) fn is_open(heap: Heap, block: Block) -> Result<bool> {
 
 pub(super) fn input_entry(heap: Heap, block: Block, head: At<Head>, item: usize) -> Result<(u64, u32)> {
     let at = u64::from(head.input_at.load(Ordering::Relaxed)) + 8 * item as u64;
-    let entry = block.word(heap, at)?.load(Ordering::Relaxed);
-    Ok((entry >> 32, entry as u32))
+    Ok(entry(block.word(heap, at)?.load(Ordering::Relaxed)))
+}
+
+/// Where an input is in its block, and how long.
+#[inline]
+pub(super) fn entry(word: u64) -> (u64, u32) {
+    (word >> 32, word as u32)
 }
 
 /// Frees what a batch names.

@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use super::batch::{
     BOXED, CANCELLABLE, CANCELLED, CHUNK_DONE, CHUNK_FREE, DONE, DONE_BLOCK, DONE_WORD, FAILED, HALF, Head, LARGE,
-    PENDING, RAW_INPUTS, RUNNING, SHORT, TELL_EACH, Tables, input_entry,
+    PENDING, RAW_INPUTS, RUNNING, SHORT, TELL_EACH, Tables, entry,
 };
 use super::{DEADLINE_WORD, RUNNING_WORD};
 use crate::error::{HeapError, Result};
@@ -29,6 +29,8 @@ pub struct Chunk {
     seat: Seat,
     block: Block,
     tables: Tables,
+    /// Where the inputs are, if they are no numbers.
+    entries: &'static [AtomicU64],
     chunk: usize,
     next: usize,
     end: usize,
@@ -150,6 +152,8 @@ impl Chunk {
         let tables = Tables::of(heap, block)?;
         let me = seat.identity().bits();
         let head = tables.head;
+        let entries = if head.stride.load(Ordering::Relaxed) == 0 { tables.status.len() } else { 0 };
+        let entries = block.slice(heap, u64::from(head.input_at.load(Ordering::Relaxed)), entries)?;
         loop {
             let published = tables.published();
             let step = |cursor: u32| ((cursor as usize) < published).then_some(cursor + 1);
@@ -180,6 +184,7 @@ impl Chunk {
                 seat,
                 block,
                 tables,
+                entries,
                 chunk: index,
                 next: range.start,
                 end: range.end,
@@ -341,12 +346,14 @@ impl Chunk {
     }
 
     /// Where an item's input is, and how long.
+    #[inline]
     fn input_place(&self, item: usize) -> Result<(u64, u32)> {
-        let head = self.tables.head;
-        match head.stride.load(Ordering::Relaxed) {
-            0 => input_entry(self.heap, self.block, head, item),
-            stride => Ok((u64::from(head.input_at.load(Ordering::Relaxed)) + u64::from(stride) * item as u64, stride)),
+        if let Some(word) = self.entries.get(item) {
+            return Ok(entry(word.load(Ordering::Relaxed)));
         }
+        let head = self.tables.head;
+        let stride = head.stride.load(Ordering::Relaxed);
+        Ok((u64::from(head.input_at.load(Ordering::Relaxed)) + u64::from(stride) * item as u64, stride))
     }
 
     fn boxed_input(&self, at: u64) -> Result<(Vec<u8>, Vec<Handle>)> {
@@ -406,7 +413,7 @@ impl Chunk {
     #[inline]
     fn commit_value(&mut self, word: u64, status: u8) -> Result<()> {
         let Some(item) = self.item() else { return Ok(()) };
-        self.tables.value(self.heap, item)?.store(word, Ordering::Relaxed);
+        self.tables.values[item].store(word, Ordering::Relaxed);
         reach(KillPoint::BoardResultWritten);
         self.advance(item, status);
         self.end_item(item)

@@ -210,6 +210,12 @@ impl BatchPlan {
         self.bytes.len() + self.boxed_bytes
     }
 
+    /// Bytes of shared memory that the batch will take, with its long inputs.
+    pub fn bytes(&self) -> usize {
+        let items = self.items();
+        Layout::of(items, self.chunk_len_for(items), self).bytes_at + self.input_bytes()
+    }
+
     /// Forgets the items, keeps the rest.
     pub fn clear(&mut self) {
         self.bytes.clear();

@@ -3,7 +3,7 @@
 //! *Killed here:* a result that is being taken out stays in the batch until it is released there; a
 //! task that was marked for cancelling is settled when its worker dies.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use tenfold_sys::process::{ExitStatus, Pid};
@@ -137,8 +137,7 @@ impl Batch {
         if status.iter().fold(0, |other, status| other | (status ^ done)) != 0 {
             return Ok(None);
         }
-        let at = u64::from(self.0.tables.head.value_at.load(Ordering::Relaxed));
-        let values = self.block().slice::<AtomicU64>(self.0.handle.heap(), at, self.items())?;
+        let values = tables.values;
         // SAFETY: in bounds, aligned, and never unmapped; all items are final, after which no process that
         // keeps the rules writes to their values.
         Ok(Some(f(unsafe { core::slice::from_raw_parts(values.as_ptr().cast::<u64>(), values.len()) })))
@@ -146,18 +145,13 @@ impl Batch {
 
     /// The results of items one after the other, as far as they are short: the word and the number of
     /// its bytes, `None` for a word of the face's own. Each item that is not short, or not final, ends it.
-    ///
-    /// # Errors
-    /// If the heap is corrupt.
-    pub fn short_results(&self, from: usize) -> Result<impl Iterator<Item = (u64, Option<usize>)>> {
-        let at = u64::from(self.tables().head.value_at.load(Ordering::Relaxed));
-        let values = self.block().slice::<AtomicU64>(self.handle().heap(), at, self.items())?;
-        let items = self.tables().status.iter().zip(values).skip(from);
-        Ok(items.map_while(|(status, value)| match status.load(Ordering::Acquire) {
+    pub fn short_results(&self, from: usize) -> impl Iterator<Item = (u64, Option<usize>)> {
+        let items = self.tables().status.iter().zip(self.tables().values).skip(from);
+        items.map_while(|(status, value)| match status.load(Ordering::Acquire) {
             DONE_WORD => Some((value.load(Ordering::Relaxed), None)),
             done @ DONE..DONE_WORD => Some((value.load(Ordering::Relaxed), Some(usize::from(done - DONE)))),
             _ => None,
-        }))
+        })
     }
 
     /// Takes the outcome of an item out of the batch, and frees its block. `None` while it is not
