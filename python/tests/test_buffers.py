@@ -341,3 +341,25 @@ def test_more_arrays_than_mappings():
     assert arrived.flags.writeable
     for mapping in kept:
         mapping.close()
+
+
+def test_parent_and_child_write_to_memory_of_their_own():
+    """The same block again and again: what was written to it before does not show."""
+    for round in range(3):
+        array = send(np.full(MIB, float(round)))
+        array[0] = -1
+        done = tenfold.Event()
+
+        def child(array=array, done=done, round=round):
+            assert done.wait(30)
+            assert array[0] == -1 and (array[1:] == round).all()
+            array[:] = -3
+
+        pid = in_child(child)
+        array[1] = -2
+        done.set()
+        succeeds(pid)
+        assert array[:2].tolist() == [-1, -2] and (array[2:] == round).all()
+        del array, child
+        gc.collect()
+    assert (send(np.full(MIB, 9.0)) == 9).all()

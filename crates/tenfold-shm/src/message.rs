@@ -21,6 +21,8 @@ use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 use std::sync::Arc;
 
+use tenfold_sys::limits::{self, Resource};
+
 use crate::error::{HeapError, Result};
 use crate::heap::block::{Block, State};
 use crate::heap::large::Access;
@@ -114,6 +116,12 @@ pub(crate) fn payload_start(heap: Heap, block: Block) -> Result<u64> {
         Some(ObjectKind::Message | ObjectKind::SharedMessage) => Ok(table_len(handle_count(heap, block)?)),
         _ => Err(HeapError::corrupt("kind of a message", block.offset())),
     }
+}
+
+/// Whether a payload is held by count by now.
+fn is_counted(heap: Heap, block: Block) -> Result<bool> {
+    let kind = ObjectKind::from_bits(heap.block(block.id())?.kind);
+    Ok(matches!(kind, Some(ObjectKind::SharedBytes | ObjectKind::SharedMessage)))
 }
 
 fn has_table(block: Block) -> bool {
@@ -329,6 +337,23 @@ impl Payload {
         };
         let from = at.checked_add(from as u64).ok_or(HeapError::corrupt("length of a message", block.offset()))?;
         PrivateView::of(handle, from, len as u64).map(Some)
+    }
+
+    /// As [`Payload::look_privately`], for a caller that does not look at these bytes in any other way, if this payload is
+    /// the only one with its block: then what is written lands there, and no page is copied. `None` if that cannot be.
+    ///
+    /// # Errors
+    /// As [`Payload::look_privately`].
+    pub fn look_alone(&self, from: usize, len: usize) -> Result<Option<PrivateView>> {
+        let Some((block, at)) = self.block()? else { return Ok(None) };
+        let is_shared = matches!(self.body, Body::Shared { .. }) || is_counted(self.heap, block)?;
+        // A fork will want private memory instead, which may be limited.
+        if is_shared || limits::get(Resource::Data).0.is_some() {
+            return Ok(None);
+        }
+        let Some(mapped) = block.mapped(self.heap, Access::Look) else { return Ok(None) };
+        let from = at.checked_add(from as u64).ok_or(HeapError::corrupt("length of a message", block.offset()))?;
+        PrivateView::alone(share(self.heap, block)?, mapped, from, len as u64).map(Some)
     }
 
     /// The bytes as a vector, without a copy if they already are one.

@@ -209,3 +209,79 @@ fn without_address_space_there_is_no_view_and_nothing_is_lost() {
         before.assert_unchanged();
     });
 }
+
+/// The message's bytes through a view of a payload that is the only one with its block, which must be had.
+fn alone_with(payload: &Payload) -> PrivateView {
+    payload.look_alone(0, LARGE).unwrap().expect("nobody else has the block")
+}
+
+#[test]
+fn a_view_of_what_nobody_else_has_is_as_private() {
+    alone(|heap| {
+        let before = Before::of(heap);
+        // The same block again and again, so that what was written before would show.
+        for round in 0..3 {
+            let bytes: Vec<u8> = (0..LARGE).map(|n| (n + round) as u8).collect();
+            let payload = send(heap, &bytes, &[]);
+            let view = alone_with(&payload);
+            assert!(payload.look_alone(0, LARGE).unwrap().is_none(), "it is held by count now");
+            drop(payload);
+            assert!(shown(&view) == bytes);
+            write(&view, 0, 99);
+            overwrite_what_is_free(heap);
+            assert!(shown(&view)[0] == 99 && shown(&view)[1..] == bytes[1..]);
+        }
+        let shared = send(heap, &[1; LARGE], &[]);
+        let second = shared.look_privately(0, LARGE).unwrap();
+        assert!(shared.look_alone(0, LARGE).unwrap().is_none());
+        assert!(matches!(send(heap, &[1; LARGE], &[]).look_alone(1, LARGE), Err(HeapError::Corrupt { .. })));
+        drop((shared, second));
+        before.assert_unchanged();
+    });
+}
+
+#[test]
+fn after_a_fork_parent_and_child_write_to_pages_of_their_own() {
+    alone(|heap| {
+        let before = Before::of(heap);
+        let view = alone_with(&send(heap, &[7; LARGE], &[]));
+        write(&view, 1, 1);
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let mut place = Some(view);
+        let child = in_child(|| {
+            let mut reader = &reader;
+            std::io::Read::read_exact(&mut reader, &mut [0]).unwrap();
+            let view = place.take().unwrap();
+            assert_eq!(shown(&view)[..3], [7, 1, 7]);
+            write(&view, 2, 2);
+            assert!(shown(&view)[3..].iter().all(|byte| *byte == 7));
+        });
+        let view = place.take().unwrap();
+        write(&view, 0, 0);
+        std::io::Write::write_all(&mut writer, &[1]).unwrap();
+        child.succeeds();
+        assert_eq!(shown(&view)[..3], [0, 1, 7]);
+        drop(view);
+        crash::sweep(heap);
+        // What was private is not taken for a look at the block's next message.
+        let bytes = vec![3; LARGE];
+        let next = send(heap, &bytes, &[]);
+        assert!(next.with(|now| now == bytes).unwrap());
+        assert!(shown(&alone_with(&next)) == bytes);
+        drop(next);
+        before.assert_unchanged();
+    });
+}
+
+#[test]
+fn where_private_memory_is_limited_it_is_asked_for_at_once() {
+    alone(|heap| {
+        let before = Before::of(heap);
+        limits::set_soft(Resource::Data, Some(1 << 30)).unwrap();
+        let payload = send(heap, &[7; LARGE], &[]);
+        assert!(payload.look_alone(0, LARGE).unwrap().is_none());
+        assert!(payload.look_privately(0, LARGE).unwrap().is_some());
+        drop(payload);
+        before.assert_unchanged();
+    });
+}

@@ -45,6 +45,31 @@ fn map(fd: BorrowedFd<'_>, offset: u64, len: usize, flags: MapFlags) -> Result<N
     NonNull::new(address.cast()).ok_or(Errno::FAULT)
 }
 
+/// Has a mapping show the same bytes as before, but copied on write from now on ([`mmap`], `MAP_FIXED`): other threads
+/// that look at it, or write to it, notice nothing. Errors as for [`map_private`]; the mapping is as it was then.
+///
+/// # Safety
+/// `[ptr, ptr + len)` is a whole mapping that [`map_shared`] has made of the file at `offset`.
+///
+/// [`mmap`]: https://man7.org/linux/man-pages/man2/mmap.2.html
+pub unsafe fn make_private(ptr: NonNull<u8>, len: usize, fd: BorrowedFd<'_>, offset: u64) -> Result<()> {
+    let (address, protection) = (ptr.as_ptr().cast::<c_void>(), ProtFlags::READ | ProtFlags::WRITE);
+    // SAFETY: the same pages of the same file take the place of those that the caller answers for.
+    unsafe {
+        rustix::mm::mmap(address, len, protection, MapFlags::PRIVATE | MapFlags::FIXED, fd, offset)?;
+        let _ = rustix::mm::madvise(address, len, Advice::LinuxDontDump);
+    }
+    Ok(())
+}
+
+/// Leaves a mapping out of the children that are forked from now on ([`madvise`], `MADV_DONTFORK`).
+///
+/// [`madvise`]: https://man7.org/linux/man-pages/man2/madvise.2.html
+pub fn keep_from_children(ptr: NonNull<u8>, len: usize) {
+    // SAFETY: the advice changes nothing in this process; addresses where nothing is mapped are an error.
+    let _ = unsafe { rustix::mm::madvise(ptr.as_ptr().cast::<c_void>(), len, Advice::LinuxDontFork) };
+}
+
 /// Gets the pages of memory that is about to be written from end to end ([`madvise`], `MADV_POPULATE_WRITE`): one call
 /// for all, at two thirds of the price of a page fault each. (Huge pages are no bargain: many take longer to clear,
 /// where a virtual machine has to get them from its host first, than small ones that were used a moment ago.) Does
@@ -137,6 +162,25 @@ mod tests {
         // SAFETY: as above, but private, which the kernel refuses.
         assert_eq!(unsafe { duplicate(private, page) }, Err(Errno::INVAL));
         for mapping in [shared, private, again] {
+            // SAFETY: each is a mapping of `page` bytes, used no more.
+            unsafe { unmap(mapping, page) }.expect("unmap");
+        }
+    }
+
+    #[test]
+    fn a_shared_mapping_becomes_private() {
+        let page = page_size();
+        let file = MemoryFile::create("map").expect("create");
+        file.allocate(0, 2 * page as u64).expect("allocate");
+        let map = || map_shared(file.as_fd(), page as u64, page).expect("shared");
+        let (one, other) = (map(), map());
+        write(one, 1);
+        // SAFETY: `one` is a whole mapping of the file at this offset.
+        unsafe { make_private(one, page, file.as_fd(), page as u64) }.expect("private");
+        assert_eq!(read(one), 1);
+        write(one, 2);
+        assert_eq!((read(one), read(other)), (2, 1));
+        for mapping in [one, other] {
             // SAFETY: each is a mapping of `page` bytes, used no more.
             unsafe { unmap(mapping, page) }.expect("unmap");
         }

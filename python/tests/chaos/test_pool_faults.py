@@ -12,6 +12,7 @@ from pool_tasks import (
     ENDS,
     NotPicklable,
     NotUnpicklable,
+    change_and_die,
     deep_list,
     die_at,
     die_at_three,
@@ -114,6 +115,23 @@ class TestDeaths:
         assert list(pool.imap(once, [str(tmp_path / "b")], retries=1)) == ["at last"]
         with pytest.raises(WorkerDied):
             pool.apply(die_at_three, (3,), retries=2)
+
+    @pytest.mark.fault(1)
+    def test_a_large_argument_is_as_it_was_when_it_is_tried_again(self, fork_pool, tmp_path):
+        np = pytest.importorskip("numpy")
+        before, array, path = (
+            _native.heap_stats()["bytes_live"],
+            np.ones(1 << 20),
+            str(tmp_path / "a"),
+        )
+        assert fork_pool.apply(change_and_die, (path, array, 1), retries=1) == 2
+        with pytest.raises(WorkerDied):
+            fork_pool.apply(change_and_die, (str(tmp_path / "b"), array, 1))
+        assert fork_pool.starmap(change_and_die, [(path, array, n) for n in range(9)]) == [
+            *range(1, 10)
+        ]
+        # What was the dead worker's has gone with it.
+        eventually(lambda: _native.heap_stats()["bytes_live"] < before + (1 << 20))
 
     @pytest.mark.fault(19)
     def test_idle_workers_are_killed(self, make_pool):

@@ -75,7 +75,12 @@ fn map_large(payload: &Payload, layout: &Layout) -> PyResult<Option<(usize, Arc<
     let mut large = layout.buffers.iter().filter(|range| range.len() >= MAPPED);
     let Some(first) = large.next() else { return Ok(None) };
     let last = large.next_back().unwrap_or(first);
-    match payload.look_privately(first.start, last.end - first.start) {
+    let (from, len) = (first.start, last.end - first.start);
+    let view = match payload.look_alone(from, len) {
+        Ok(None) => payload.look_privately(from, len),
+        other => other,
+    };
+    match view {
         Ok(view) => Ok(view.map(|view| (first.start, Arc::new(view)))),
         Err(HeapError::AddressSpace { .. } | HeapError::FileTaken) => Ok(None),
         Err(error) => Err(errors::heap(error)),

@@ -333,7 +333,7 @@ impl Chunk {
         Ok(short(unsafe { core::slice::from_raw_parts(address.as_ptr(), len as usize) }))
     }
 
-    /// An input that has a block of its own. The batch goes on holding a large one: the item may be tried again.
+    /// An input that has a block of its own. The batch goes on holding a large one if the item may be tried again.
     fn boxed_payload(&self, at: u64) -> Result<Payload> {
         let cell = self.block.word(self.heap, at)?;
         let id = BlockId::from_bits(cell.load(Ordering::Acquire)).ok_or(HeapError::Stale)?;
@@ -341,6 +341,9 @@ impl Chunk {
         if block.len() < LARGE {
             let (bytes, handles) = message::read_in_place(self.heap, id)?;
             return Ok(Payload::owned(self.heap, bytes, handles));
+        }
+        if self.tables.attempts.is_empty() {
+            return Payload::take(self.heap, id, cell);
         }
         Payload::shared(message::share(self.heap, block)?)
     }

@@ -59,6 +59,13 @@ pub(crate) fn mutex() -> &'static tenfold_sys::futex::PrivateMutex {
     KEPT.mutex()
 }
 
+/// Does not keep `mapped` any longer. For the prepare handler of fork, with the mutex held.
+pub(crate) fn forget(mapped: &Arc<MappedBlock>) {
+    // SAFETY: the mutex is held by this thread, so nobody else has a reference to the list.
+    let kept = unsafe { KEPT.get_locked() };
+    kept.retain(|kept| !Arc::ptr_eq(&kept.mapped, mapped));
+}
+
 /// Gives up all mappings that nobody uses at the moment; whether there were any.
 pub(super) fn make_room() -> bool {
     let before = KEPT.with(core::mem::take);

@@ -300,7 +300,7 @@ fn map_range(
         return Err(HeapError::FileTaken);
     }
     let base = map_or_make_room(length, || map(file.as_fd(), start, mapped))?;
-    Ok(MappedBlock { base, mapped, lead, length: length as usize, _bytes: PhantomData })
+    Ok(MappedBlock { base, mapped, start, lead, length: length as usize, _bytes: PhantomData })
 }
 
 /// A contiguous mapping of one block or a part of it, unmapped on drop.
@@ -308,6 +308,8 @@ fn map_range(
 pub struct MappedBlock {
     base: NonNull<u8>,
     mapped: usize,
+    /// Where `base` is in the file.
+    start: u64,
     lead: usize,
     length: usize,
     _bytes: PhantomData<u8>,
@@ -330,6 +332,17 @@ impl MappedBlock {
     pub fn address(&self) -> NonNull<u8> {
         // SAFETY: as in `as_ptr`; inside a mapping, which never begins at zero.
         unsafe { NonNull::new_unchecked(self.as_ptr()) }
+    }
+
+    /// Has a shared mapping show what it shows now, copied on write from now on. If the system refuses, no child that is
+    /// forked from now on has the mapping at all.
+    pub(crate) fn make_private(&self) {
+        let file = file();
+        // SAFETY: this is the whole mapping, as `map_range` has made it.
+        let private = || unsafe { mapping::make_private(self.base, self.mapped, file.as_fd(), self.start) };
+        if !file.is_still_ours() || private().is_err() {
+            mapping::keep_from_children(self.base, self.mapped);
+        }
     }
 
     /// Length in bytes.

@@ -92,6 +92,7 @@ extern "C" fn prepare() {
         (Some(born), Some((heap, me)), true) => copy_holdings(heap, identity::fork_seat(heap, me), me, born),
         _ => false,
     };
+    private_view::make_private();
     if !inherited {
         private_view::detach_all();
     }
