@@ -12,8 +12,10 @@ fork and the pid finds no program to run, and the client can ask the next server
 
 import contextlib
 import errno
+import gc
 import os
 import select
+import selectors
 import signal
 import socket
 import sys
@@ -185,6 +187,8 @@ def _import_main(path):
     util._flush_std_streams()
 
 
+# Whether children are to collect garbage, which the server does not.
+_collects = True
 # The descriptors of the request that is being answered: the child's pipes, and what it inherits.
 _received = []
 
@@ -225,8 +229,24 @@ def _reap(pid, options):
     return pid, status
 
 
+class _Selector(selectors.DefaultSelector):
+    """What the server waits with. It is made when all is imported that children are to inherit.
+
+    A garbage collection in a child would write to each object, and copy each page that has one.
+    """
+
+    def __init__(self):
+        super().__init__()
+        global _collects
+        _collects = gc.isenabled()
+        gc.disable()
+        gc.freeze()
+
+
 def _main_if_asked(child_r, parent_sentinel):
     """Be a child, unless the client has gone; stands in for `spawn._main` below."""
+    if _collects:
+        gc.enable()
     poll = select.poll()
     poll.register(child_r, select.POLLIN)
     if not any(event & select.POLLIN for _, event in poll.poll()):
@@ -249,6 +269,7 @@ main = adopt(
         **globals(),
         "os": overlay(os, fork=_fork, waitpid=_reap),
         "reduction": overlay(reduction, recvfds=_receive),
+        "selectors": overlay(selectors, DefaultSelector=_Selector),
         "socket": overlay(socket, socket=_abstract.Listener),
         "spawn": overlay(spawn, import_main_path=_import_main),
     },

@@ -1,0 +1,35 @@
+"""What children of the fork server find, and what they do not."""
+
+import pytest
+
+MAIN = """
+import gc, tenfold
+
+if __name__ == "__mp_main__":
+    {imported}
+
+def look(queue):
+    before = gc.get_freeze_count(), gc.isenabled()
+    gc.collect()
+    cycle = []
+    cycle.append(cycle)
+    del cycle
+    queue.put((*before, gc.collect()))
+
+if __name__ == "__main__":
+    context = tenfold.get_context("forkserver")
+    queue = context.Queue()
+    for _ in range(3):
+        child = context.Process(target=look, args=(queue,))
+        child.start()
+        frozen, enabled, collected = queue.get(timeout=60)
+        assert frozen > 1000 and collected == 1, (frozen, collected)
+        print(enabled)
+        child.join(60)
+"""
+
+
+@pytest.mark.parametrize(("imported", "enabled"), [("pass", True), ("gc.disable()", False)])
+def test_children_collect_their_own_garbage_alone(python, imported, enabled):
+    """What the server imported is out of the collector's sight: a look would copy its pages."""
+    assert python(MAIN.format(imported=imported)) == f"{enabled}\n" * 3
