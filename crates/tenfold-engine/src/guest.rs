@@ -164,8 +164,22 @@ pub fn leave(heap: Heap, code: i32) {
 /// This thread has forked a child by itself. Returns whether the warden knows: not if it was killed since the start began,
 /// or has not come to serve yet; then [`ensure_warden`] is due again.
 pub fn forked(heap: Heap, pid: Pid) -> bool {
-    participant::tell_forked(heap, pid);
+    if let Some(child) = participant::tell_forked(heap, pid) {
+        note_started(heap, child);
+    }
     warden::notify(heap)
+}
+
+/// The child says so itself when it settles. One that is stopped before that goes with the root, too.
+fn note_started(heap: Heap, child: Identity) {
+    let word = places::flags(heap, child);
+    if child.is_current(heap)
+        && word.compare_exchange(0, flag::STARTED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        && !child.is_current(heap)
+    {
+        // Dead and swept in that instant: the slot may be another's by now.
+        let _ = word.compare_exchange(flag::STARTED, 0, Ordering::AcqRel, Ordering::Acquire);
+    }
 }
 
 /// The kernel has refused this thread a fork that it made by itself.

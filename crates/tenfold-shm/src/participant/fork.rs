@@ -125,11 +125,11 @@ extern "C" fn in_child() {
 
 /// Returns whether the child holds all that this process does.
 /// Tells the pid of the child of this thread's last fork, made by whomever: so that it can be swept even if it is killed
-/// before it has adopted its slot.
-pub fn tell_forked(heap: Heap, pid: Pid) {
-    if let Some(born) = LAST.with(Cell::take) {
-        super::announce_pid(heap, born, pid);
-    }
+/// before it has adopted its slot. Returns who it is, if a slot was claimed for it.
+pub fn tell_forked(heap: Heap, pid: Pid) -> Option<Identity> {
+    let born = LAST.with(Cell::take)?;
+    super::announce_pid(heap, born, pid);
+    Some(born)
 }
 
 /// Gives up the slot that was claimed for the child of this thread's last fork, which the kernel refused.
