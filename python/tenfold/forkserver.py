@@ -10,6 +10,7 @@ Nothing is sent to a child before its pid is known. So a child whose server is k
 fork and the pid finds no program to run, and the client can ask the next server for another.
 """
 
+import _signal
 import contextlib
 import errno
 import gc
@@ -91,6 +92,31 @@ def status_of_zombie(pid):
     return int(stat[-1]) if stat[:1] == [b"Z"] else None
 
 
+def _ensure_tracker():
+    """Have a resource tracker; stands in for `resource_tracker.ensure_running` below.
+
+    The standard library wakes it up each time, to see whether it is there.
+    """
+    pid = resource_tracker._resource_tracker._pid
+    if pid is None or not _is_running(pid):
+        resource_tracker.ensure_running()
+
+
+def _is_running(child):
+    """Whether a child of this process's own has not ended; it is not reaped."""
+    try:
+        return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False
+
+
+def _tracker_fd():
+    """The tracker's descriptor; stands in for `resource_tracker.getfd` below."""
+    _ensure_tracker()
+    return resource_tracker._resource_tracker._fd
+
+
+_tracker = overlay(resource_tracker, ensure_running=_ensure_tracker, getfd=_tracker_fd)
 # Servers that are no children of this process, and that have ended.
 _gone = set()
 
@@ -161,12 +187,16 @@ class ForkServer(std.ForkServer):
         except ChildProcessError:
             _gone.add(server)
 
+    connect_to_new_process = adopt_seeing(
+        std.ForkServer.connect_to_new_process, std, __name__, resource_tracker=_tracker
+    )
     ensure_running = adopt_seeing(
         std.ForkServer.ensure_running,
         std,
         __name__,
         connection=overlay(connection, arbitrary_address=_abstract.new_address),
         os=overlay(os, waitpid=_look_at_server),
+        resource_tracker=_tracker,
         spawn=overlay(spawn, get_preparation_data=_preparation_for_server),
         util=overlay(util, spawnv_passfds=_start_server),
     )
@@ -215,10 +245,12 @@ def _fork():
 
 def _refuse(error):
     """Tell the client why there is no child."""
-    with contextlib.suppress(BrokenPipeError):
-        write_signed(_received[1], -error.errno)
-    for fd in _received:
+    child_r, status, *inherited = _received
+    for fd in (child_r, *inherited):
         os.close(fd)
+    with contextlib.suppress(BrokenPipeError):
+        write_signed(status, -error.errno)
+    os.close(status)
 
 
 def _reap(pid, options):
@@ -249,7 +281,8 @@ def _main_if_asked(child_r, parent_sentinel):
         gc.enable()
     poll = select.poll()
     poll.register(child_r, select.POLLIN)
-    if not any(event & select.POLLIN for _, event in poll.poll()):
+    ((_, event),) = poll.poll()
+    if not event & select.POLLIN:
         os._exit(1)
     return spawn._main(child_r, parent_sentinel)
 
@@ -260,7 +293,17 @@ get_inherited_fds = _forkserver.get_inherited_fds
 connect_to_new_process = _forkserver.connect_to_new_process
 set_forkserver_preload = _forkserver.set_forkserver_preload
 
-_serve_one = adopt(std._serve_one, {**globals(), "spawn": overlay(spawn, _main=_main_if_asked)})
+# The module `signal` makes an enum of each number; a child would copy the pages of all that code.
+_plain_signal = overlay(signal, signal=_signal.signal, SIG_IGN=_signal.SIG_IGN)
+
+_serve_one = adopt(
+    std._serve_one,
+    {
+        **globals(),
+        "signal": _plain_signal,
+        "spawn": overlay(spawn, _main=_main_if_asked),
+    },
+)
 
 # The server itself: the standard library's code, with the functions above.
 main = adopt(
@@ -270,6 +313,7 @@ main = adopt(
         "os": overlay(os, fork=_fork, waitpid=_reap),
         "reduction": overlay(reduction, recvfds=_receive),
         "selectors": overlay(selectors, DefaultSelector=_Selector),
+        "signal": _plain_signal,
         "socket": overlay(socket, socket=_abstract.Listener),
         "spawn": overlay(spawn, import_main_path=_import_main),
     },
