@@ -1,10 +1,10 @@
 """Which processes belong to the program: what tenfold does around the start and the end of each.
 
-parent                                        child
-before_start: there is a heap and a warden
-fork, forked(pid) ──────────────────────────▶ settle(daemon)
-exec, with the heap's descriptor ───────────▶ arrive(invitation), later settle(daemon)
-reaped(pid, status) ◀───────────────────────  leave(code), exit
+    parent                                        child
+    before_start: there is a heap and a warden
+    fork, forked(pid) ──────────────────────────▶ settle(daemon, record)
+    exec, with the heap's descriptor ───────────▶ arrive(invitation), later settle(daemon, record)
+    reaped(pid, status) ◀───────────────────────  leave(code), exit
 """
 
 import contextlib
@@ -32,7 +32,13 @@ forked = _native.forked
 not_forked = _native.not_forked
 reaped = _native.reaped
 leave = _native.leave
+# A blank record for a child, which puts itself on it.
+new_record = _native.new_record
+# Take up this process's place in the family, in a child, before it runs the program's code.
+settle = _native.settle
 
+# The module `spawn`, once a process is started: to import it each time costs the child pages.
+_spawn = None
 # A bare interpreter: it loads one extension module, and never runs Python code again. Where that
 # module can be preloaded, this program is not even begun.
 _WARDEN = """\
@@ -94,9 +100,10 @@ def execute(path, arguments, descriptors):
 
 def before_start():
     """See to it that somebody ends what is about to be started, if this program is killed."""
-    from . import spawn
-
-    if spawn.get_executable() and not getattr(sys, "frozen", False):
+    global _spawn
+    if _spawn is None:
+        from . import spawn as _spawn
+    if _spawn.get_executable() and not getattr(sys, "frozen", False):
         _native.ensure_warden(_start_warden)
 
 
@@ -112,13 +119,6 @@ def invitation():
     return _native.invite()
 
 
-def new_record():
-    """Return a blank record for a child, which puts itself on it."""
-    record = _native.Record()
-    record._create()
-    return record
-
-
 def carry(function):
     """Call `function`, which may pickle shared objects; they live as long as what is returned."""
     return _native.carry(function)[1]
@@ -126,17 +126,8 @@ def carry(function):
 
 def arrive(invitation):
     """Join the family, in a child that was exec'd or that the fork server made."""
-    _or_exit(_native.join, invitation)
-
-
-def settle(daemon):
-    """Take up this process's place in the family, in a child, before it runs the program's code."""
-    _or_exit(_native.settle, daemon=daemon)
-
-
-def _or_exit(function, *args, **kwargs):
     try:
-        function(*args, **kwargs)
+        _native.join(invitation)
     except _native.FamilyEnded:
         # The program was killed while this process was on its way.
         os._exit(70)

@@ -7,7 +7,7 @@ library.
 
 import sys
 
-from . import _ctrl_c, _family, process
+from . import _ctrl_c, _family, process, util
 from ._original import mirror
 
 std = mirror(globals(), "context")
@@ -187,17 +187,24 @@ class BaseProcess(process.BaseProcess):
             current._config["daemon"] = True
 
     def _bootstrap(self, parent_sentinel=None):
-        _ctrl_c.hear(self._is_worker)
+        # Each function that a child of fork calls costs it some pages.
+        if _ctrl_c.held_back:
+            _ctrl_c.hear(self._is_worker)
         # Whatever the program has set it to, as in the standard library.
-        _family.settle(bool(self.daemon))
-        if self._record is not None:
-            self._record.take_up()
+        _family.settle(bool(self._config.get("daemon")), self._record)
         # The standard library's code sets its own start method, which is ours only with the alias.
         if self._start_method is not None:
             _force_start_method(self._start_method)
         exit_code = super()._bootstrap(parent_sentinel)
         _family.leave(exit_code)
         return exit_code
+
+
+def _after_fork():
+    """What the standard library does here, in fewer functions: each costs a child pages."""
+    util._finalizer_registry.clear()
+    if len(util._afterfork_registry):
+        util._run_after_forkers()
 
 
 class Process(BaseProcess, std.Process):
@@ -221,6 +228,8 @@ class ForkProcess(BaseProcess, std.ForkProcess):
 
         return Popen(process_obj)
 
+    _after_fork = staticmethod(_after_fork)
+
 
 class SpawnProcess(BaseProcess, std.SpawnProcess):
     """A process with a fresh interpreter."""
@@ -240,6 +249,8 @@ class ForkServerProcess(BaseProcess, std.ForkServerProcess):
         from .popen_forkserver import Popen
 
         return Popen(process_obj)
+
+    _after_fork = staticmethod(_after_fork)
 
 
 class DefaultContext(std.DefaultContext, BaseContext):

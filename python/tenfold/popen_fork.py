@@ -45,8 +45,12 @@ class Popen(std.Popen):
         process_obj._record = self._record = _family.new_record()
         self._start(process_obj)
 
+    # `close` is not looked for in `os`: each look costs the child pages.
     _fork_and_go_on = adopt_seeing(
-        std.Popen._launch, std, __name__, os=overlay(os, pipe=_pipe, fork=_fork)
+        std.Popen._launch,
+        std,
+        __name__,
+        os=overlay(os, pipe=_pipe, fork=_fork, close=os.close, _exit=os._exit),
     )
 
     def _start(self, process_obj):

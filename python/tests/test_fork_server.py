@@ -33,3 +33,31 @@ if __name__ == "__main__":
 def test_children_collect_their_own_garbage_alone(python, imported, enabled):
     """What the server imported is out of the collector's sight: a look would copy its pages."""
     assert python(MAIN.format(imported=imported)) == f"{enabled}\n" * 3
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_children_do_what_was_registered_for_after_a_fork(python, method):
+    program = f"""
+import sys, tenfold
+from tenfold import util
+
+class Counter:
+    forks = 0
+    def count(self):
+        self.forks += 1
+
+counter = Counter()
+if {method!r} == "fork" or __name__ == "__mp_main__":
+    util.register_after_fork(counter, Counter.count)
+
+def tell():
+    sys.exit(10 + counter.forks)
+
+if __name__ == "__main__":
+    for _ in range(2):
+        child = tenfold.get_context({method!r}).Process(target=tell)
+        child.start()
+        child.join(60)
+        print(child.exitcode)
+"""
+    assert python(program) == "11\n11\n"

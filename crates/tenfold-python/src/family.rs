@@ -4,10 +4,14 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tenfold_engine::guest::{self, GuestError, Invitation, Standing};
-use tenfold_engine::sys::process::ExitStatus;
+use tenfold_engine::sys::process::{ExitStatus, exit_now};
 use tenfold_engine::{Heap, HeapError};
 
 use crate::errors;
+use crate::record::Record;
+
+/// The exit code of a process that the family has no more use for.
+const FAMILY_ENDED: i32 = 70;
 
 impl From<GuestErrorForPython> for PyErr {
     fn from(GuestErrorForPython(error): GuestErrorForPython) -> PyErr {
@@ -45,14 +49,20 @@ fn join(invitation: &str, daemon: bool, outlive: bool) -> PyResult<()> {
     Ok(())
 }
 
-/// In a child of fork, before anything else: the process ends with the family's root from now on.
+/// In a child of fork, before anything else: the process ends with the family's root from now on, a daemon also with the
+/// process that made it. It puts itself on that record. Where the root is gone already, so is this process.
+///
+/// One call, since each Python function costs such a child some pages.
 #[pyfunction]
-#[pyo3(signature = (*, daemon=false, outlive=false))]
-fn settle(daemon: bool, outlive: bool) -> PyResult<()> {
-    match Heap::existing() {
-        Some(heap) => guest::settle(heap, Standing { daemon, outlive }, None).map_err(errors::heap),
-        None => Ok(()),
+#[pyo3(signature = (daemon, record=None))]
+fn settle(daemon: bool, record: Option<&Record>) -> PyResult<()> {
+    if let Some(heap) = Heap::existing() {
+        match guest::settle(heap, Standing { daemon, outlive: false }, None) {
+            Err(HeapError::FamilyEnded) => exit_now(FAMILY_ENDED),
+            settled => settled.map_err(errors::heap)?,
+        }
     }
+    record.map_or(Ok(()), Record::take_up)
 }
 
 /// Says with which code this process is about to exit, for those who cannot reap it.

@@ -25,12 +25,6 @@ impl Record {
         Record { shared: Shell::empty() }
     }
 
-    /// Makes the shared record.
-    fn _create(&self) -> PyResult<()> {
-        self.shared.fill(ProcessRecord::blank(family::heap()?).map_err(errors::heap)?);
-        Ok(())
-    }
-
     /// The record's id, while something carries the pickle.
     fn __getstate__(&self) -> PyResult<u64> {
         carrier::mention(self.shared.get()?.handle(), "Record")
@@ -38,11 +32,6 @@ impl Record {
 
     fn __setstate__(&self, id: u64) -> PyResult<()> {
         self.shared.find(id, ProcessRecord::from_handle)
-    }
-
-    /// The calling process puts itself on record.
-    fn take_up(&self) -> PyResult<()> {
-        self.shared.get()?.take_up().map_err(errors::heap)
     }
 
     /// How the process ended, as `Process.exitcode` says it: waits at most `timeout` seconds for somebody to put it on
@@ -67,7 +56,23 @@ impl Record {
     }
 }
 
-/// Puts the class into the module.
+impl Record {
+    /// The calling process puts itself on record.
+    pub(crate) fn take_up(&self) -> PyResult<()> {
+        self.shared.get()?.take_up().map_err(errors::heap)
+    }
+}
+
+/// A blank record for a child, which puts itself on it when it settles.
+#[pyfunction]
+fn new_record() -> PyResult<Record> {
+    let shared = Shell::empty();
+    shared.fill(ProcessRecord::blank(family::heap()?).map_err(errors::heap)?);
+    Ok(Record { shared })
+}
+
+/// Puts the class and the function into the module.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<Record>()
+    module.add_class::<Record>()?;
+    module.add_function(wrap_pyfunction!(new_record, module)?)
 }
