@@ -200,13 +200,6 @@ class BaseProcess(process.BaseProcess):
         return exit_code
 
 
-def _after_fork():
-    """What the standard library does here, in fewer functions: each costs a child pages."""
-    util._finalizer_registry.clear()
-    if len(util._afterfork_registry):
-        util._run_after_forkers()
-
-
 class Process(BaseProcess, std.Process):
     """A process of the start method that is set when it is started."""
 
@@ -228,7 +221,11 @@ class ForkProcess(BaseProcess, std.ForkProcess):
 
         return Popen(process_obj)
 
-    _after_fork = staticmethod(_after_fork)
+    @staticmethod
+    def _after_fork():
+        from .popen_fork import after_fork
+
+        after_fork()
 
 
 class SpawnProcess(BaseProcess, std.SpawnProcess):
@@ -249,8 +246,6 @@ class ForkServerProcess(BaseProcess, std.ForkServerProcess):
         from .popen_forkserver import Popen
 
         return Popen(process_obj)
-
-    _after_fork = staticmethod(_after_fork)
 
 
 class DefaultContext(std.DefaultContext, BaseContext):

@@ -37,6 +37,14 @@ def _fork():
     return pid
 
 
+def after_fork():
+    """What the standard library does in the child, in fewer functions: each costs it pages."""
+    registry = std.util._afterfork_registry
+    std.util._finalizer_registry.clear()
+    if len(registry):
+        std.util._run_after_forkers()
+
+
 class Popen(std.Popen):
     """A started child, and how it is started: what all start methods have in common."""
 
