@@ -16,7 +16,7 @@ if __name__ == "__main__" and not __package__:
     sys.path.remove(here)
     sys.path.append(os.path.dirname(here))
 
-from bench import cell, curves, picture, report, summary, systems
+from bench import curves, picture, report, summary, systems
 from bench.rows import ALL, DEMO
 
 
@@ -49,7 +49,6 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         "--demo", action="store_true", help="a short table of a few rows, measured once"
     )
-    parser.add_argument("--measure", nargs=2, metavar=("ROW", "SYSTEM"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -107,9 +106,7 @@ def bench_curves(options: argparse.Namespace) -> None:
 
 def main() -> None:
     options = parse_options()
-    if options.measure:
-        cell.measure_here(*options.measure)
-    elif options.list:
+    if options.list:
         list_everything()
     elif options.demo:
         demo(options.limit)

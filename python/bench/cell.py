@@ -45,8 +45,7 @@ def measure_apart(row: Row, system_name: str, limit: float) -> float:
     """
     command = [
         sys.executable,
-        os.path.dirname(os.path.abspath(__file__)),
-        "--measure",
+        os.path.join(os.path.dirname(os.path.abspath(__file__)), "program.py"),
         row.name,
         system_name,
     ]

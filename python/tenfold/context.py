@@ -7,7 +7,7 @@ library.
 
 import sys
 
-from . import _ctrl_c, _family, process, util
+from . import _ctrl_c, _family, process
 from ._original import mirror
 
 std = mirror(globals(), "context")
