@@ -329,6 +329,20 @@ class TestPickling:
                 next(results)
         assert pool.map(square, range(4)) == [0, 1, 4, 9]
 
+    @pytest.mark.fault(20)
+    def test_an_iterable_s_error_comes_after_all_results(self, make_pool):
+        def broken():
+            yield from [0.2] * 3
+            raise LookupError("half-way")
+
+        pool = make_pool()
+        for call in (pool.imap, pool.imap_unordered):
+            results = call(pid_after, broken())
+            assert len([next(results) for _ in range(3)]) == 3
+            with pytest.raises(LookupError, match="half-way"):
+                next(results)
+            assert list(results) == []
+
     def test_pools_do_not_travel(self, fork_pool):
         with pytest.raises(NotImplementedError):
             pickle.dumps(fork_pool)

@@ -188,11 +188,15 @@ impl State {
         }
     }
 
+    /// Where a result is, or an error of the inputs: that comes after the results of the inputs before it, so that who
+    /// stops at it has missed none.
     fn find_any(&self) -> Option<(usize, usize)> {
+        let mut all_read = true;
         for (place, piece) in self.pieces.iter().enumerate() {
             match piece {
                 Piece::Raised => {}
-                Piece::Error(_) => return Some((place, 0)),
+                Piece::Error(_) if all_read => return Some((place, 0)),
+                Piece::Error(_) => {}
                 Piece::Tasks(tasks) if tasks.left == 0 => {}
                 Piece::Tasks(tasks) => {
                     let end = tasks.end.min(tasks.batch.claimed());
@@ -204,6 +208,7 @@ impl State {
                     if end < tasks.end {
                         return None;
                     }
+                    all_read = false;
                 }
             }
         }
