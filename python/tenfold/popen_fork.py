@@ -91,7 +91,8 @@ class Popen(std.Popen):
         from .connection import wait
 
         if wait([self.sentinel], 0):
-            self.returncode = self._record.exit_code(timeout=1)
+            code = self._record.exit_code(timeout=1)
+            # If it was another thread, that knows better.
             if self.returncode is None:
-                self.returncode = 255
+                self.returncode = 255 if code is None else code
         return self.returncode

@@ -2,6 +2,7 @@
 
 import math
 import os
+import threading
 import time
 
 from . import (  # noqa: F401  (the adopted functions look them up here)
@@ -57,6 +58,7 @@ class Popen(std.Popen, popen_fork.Popen):
     )
 
     def _start(self, process_obj):
+        self._reading = threading.Lock()
         # As in popen_spawn_posix.
         self._parcel = _family.carry(lambda: self._standard_start(process_obj))
         _family.watch_again()
@@ -80,6 +82,12 @@ class Popen(std.Popen, popen_fork.Popen):
         return self.returncode
 
     def _read_code(self):
+        # The server tells it once. Each start in any thread looks after all children.
+        with self._reading:
+            if self.returncode is None:
+                self._read_code_alone()
+
+    def _read_code_alone(self):
         try:
             self.returncode = forkserver.read_signed(self.sentinel)
         except (OSError, EOFError):

@@ -1,6 +1,14 @@
 """What children of the fork server find, and what they do not."""
 
+import signal
+import threading
+import time
+import types
+
 import pytest
+
+import tenfold
+from tenfold import forkserver
 
 MAIN = """
 import gc, tenfold
@@ -61,3 +69,36 @@ if __name__ == "__main__":
         print(child.exitcode)
 """
     assert python(program) == "11\n11\n"
+
+
+def sleep():
+    time.sleep(60)
+
+
+def test_threads_that_join_one_child_all_learn_how_it_ended(monkeypatch):
+    """The server tells the exit code once, and a start in any thread looks after all children."""
+    read = forkserver.read_signed
+
+    def read_slowly(fd):
+        number = read(fd)
+        time.sleep(0.3)
+        return number
+
+    child = tenfold.get_context("forkserver").Process(target=sleep)
+    child.start()
+    monkeypatch.setattr(forkserver, "read_signed", read_slowly)
+    nobody_knows = types.SimpleNamespace(exit_code=lambda timeout: None)
+    monkeypatch.setattr(child._popen, "_record", nobody_knows)
+    child.kill()
+    codes = []
+
+    def join():
+        child.join(60)
+        codes.append(child.exitcode)
+
+    threads = [threading.Thread(target=join) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert codes == [-signal.SIGKILL] * 3
