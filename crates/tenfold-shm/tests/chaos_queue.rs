@@ -470,7 +470,8 @@ fn random_kills_lose_and_double_nothing() {
         let (mut skipped, mut consumers_killed) = (PRODUCERS as u64, 0);
         let end = Instant::now() + Duration::from_secs(4);
         let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-        while Instant::now() < end {
+        // Longer on busy cores, where each takes its time to be killed and swept.
+        while Instant::now() < end || consumers_killed <= 10 || skipped <= 10 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             std::thread::sleep(Duration::from_micros(500 + (random >> 40) % 8000));
             let which = (random >> 33) as usize % 3;
@@ -497,7 +498,7 @@ fn random_kills_lose_and_double_nothing() {
         let got = seen.iter().filter(|s| s.load(SeqCst) == 1).count() as u64;
         // Each killed producer leaves one message in doubt, each killed consumer takes one with it.
         assert!(got <= put + skipped && got + skipped + consumers_killed >= put, "{put} put, {got} got");
-        assert!(consumers_killed > 10 && skipped > 10 && got > 1000, "{consumers_killed} {skipped} {got}");
+        assert!(got > 1000, "{got}");
         drop((queue, held));
         before.assert_unchanged();
     });
