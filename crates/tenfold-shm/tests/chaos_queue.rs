@@ -3,6 +3,8 @@
 
 #[path = "support/crash.rs"]
 mod crash;
+#[path = "support/words.rs"]
+mod words;
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -15,6 +17,7 @@ use tenfold_shm::queue::{Doorbell, Queue, QueueError};
 use tenfold_shm::{Handle, Heap, ObjectKind};
 use tenfold_sys::clock::Deadline;
 use tenfold_sys::poll::wait_readable;
+use words::until;
 
 const NEVER: Deadline = Deadline::never();
 /// Messages of one run: enough for several segments.
@@ -440,11 +443,14 @@ fn random_kills_lose_and_double_nothing() {
         const PRODUCERS: usize = 3;
         const EACH: u64 = 1 << 23;
         let (acked, seen) = (shared::<AtomicU64>(PRODUCERS), shared::<AtomicU8>(PRODUCERS * EACH as usize));
+        // How many children have begun: the slot of one that is killed before that stays claimed for ten seconds.
+        let begun = &shared::<AtomicU64>(1)[0];
         let before = Before::of(heap);
         let (queue, held) = (Queue::create(heap, Some(100)).unwrap(), event(heap));
         let produce = |producer: usize| {
             let (queue, held) = (&queue, &held);
             in_child(move || {
+                begun.fetch_add(1, SeqCst);
                 // Goes on where its predecessor was killed. Whether the message after the last one that
                 // was acknowledged had been put is not known: it is skipped.
                 let first = acked[producer].load(SeqCst) + 1;
@@ -457,6 +463,7 @@ fn random_kills_lose_and_double_nothing() {
         };
         let consume = || {
             in_child(|| {
+                begun.fetch_add(1, SeqCst);
                 loop {
                     match get_number(&queue) {
                         Ok(n) => assert_eq!(seen[n as usize].fetch_add(1, SeqCst), 0, "{n} came twice"),
@@ -474,6 +481,7 @@ fn random_kills_lose_and_double_nothing() {
         while Instant::now() < end || consumers_killed <= 10 || skipped <= 10 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             std::thread::sleep(Duration::from_micros(500 + (random >> 40) % 8000));
+            until(|| begun.load(SeqCst) == 3 + skipped + consumers_killed);
             let which = (random >> 33) as usize % 3;
             if random >> 63 == 0 {
                 let (number, producer) = producers.swap_remove(which);
