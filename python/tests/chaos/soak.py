@@ -299,6 +299,9 @@ def soak(seconds):
     for method in METHODS:
         faulthandler.dump_traceback_later(HANG, exit=True)
         one_round(method, 0, dice, dict(total))
+    # So is the room for the names of more objects than a process has at first.
+    locks = [tenfold.Lock() for _ in range(200)]
+    del locks
     gc.collect()
     before = tenfold.heap_stats()["bytes_live"], fds(), resident()
     say("start: {} bytes on the heap, {} descriptors, {} KiB resident".format(*before))
