@@ -56,8 +56,8 @@
 mod array;
 mod barrier;
 mod condition;
-pub mod depth;
-mod dict;
+mod depth;
+pub mod dict;
 mod error;
 mod event;
 mod function;

@@ -63,7 +63,7 @@ fn keys_are_found_by_what_they_borrow() -> tenfold::Result<()> {
 #[test]
 fn an_iterator_notices_that_keys_changed() -> tenfold::Result<()> {
     let dict = Dict::from_iter((0..1000).map(|x| (x, x)))?;
-    let mut iter = dict.iter();
+    let mut iter: tenfold::dict::Iter<_, _> = dict.iter();
     iter.next().unwrap()?;
     dict.insert(5, 50)?;
     assert!(dict.iter().all(|entry| entry.is_ok()));
