@@ -206,10 +206,9 @@ class Crew:
         return left if self._slice is None else min(left, self._slice)
 
     def _replace(self):
-        self._note_failures()
+        working = self._note_failures()
         if len(self._workers) >= self._size:
             return
-        working = self._board.present_workers()
         failures = self._failed - max(self._forgiven, self._borne)
         if failures >= _FAILURES_MAX:
             self._give_up(
@@ -234,7 +233,10 @@ class Crew:
                 self._give_up(f"no process can be started: {error!r}")
 
     def _note_failures(self):
-        """See how many workers have died before they were ready, and when to try the next."""
+        """See how many workers have died before they were ready, and when to try the next.
+
+        Returns how many are ready and alive.
+        """
         ready, present = self._board.ready_workers(), self._board.present_workers()
         before, self._failed = self._failed, self._dead - (ready - present)
         if ready != self._seen_ready:
@@ -243,6 +245,7 @@ class Crew:
             self._borne = self._failed
         if self._failed > before and self._pause():
             self._due = time.monotonic() + self._pause()
+        return present
 
     def _pause(self):
         """Return the seconds between two starts, or 0 if not so many have failed in a row."""

@@ -34,6 +34,8 @@ reaped = _native.reaped
 leave = _native.leave
 # A blank record for a child, which puts itself on it.
 new_record = _native.new_record
+# Join the family, in a child that was exec'd or that the fork server made.
+arrive = _native.join
 # Take up this process's place in the family, in a child, before it runs the program's code.
 settle = _native.settle
 
@@ -122,12 +124,3 @@ def invitation():
 def carry(function):
     """Call `function`, which may pickle shared objects; they live as long as what is returned."""
     return _native.carry(function)[1]
-
-
-def arrive(invitation):
-    """Join the family, in a child that was exec'd or that the fork server made."""
-    try:
-        _native.join(invitation)
-    except _native.FamilyEnded:
-        # The program was killed while this process was on its way.
-        os._exit(70)

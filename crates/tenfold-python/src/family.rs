@@ -10,7 +10,7 @@ use tenfold_engine::{Heap, HeapError};
 use crate::errors;
 use crate::record::Record;
 
-/// The exit code of a process that the family has no more use for.
+/// The exit code of a process whose program was killed while it was on its way.
 const FAMILY_ENDED: i32 = 70;
 
 impl From<GuestErrorForPython> for PyErr {
@@ -40,13 +40,15 @@ fn invite() -> PyResult<(String, i32)> {
 }
 
 /// Joins the family that the invitation is to. The process ends with the family's root from now on, a daemon also with
-/// the process that made it.
+/// the process that made it. Where the root is gone already, so is this process.
 #[pyfunction]
 #[pyo3(signature = (invitation, *, daemon=false, outlive=false))]
 fn join(invitation: &str, daemon: bool, outlive: bool) -> PyResult<()> {
     let invitation: Invitation = invitation.parse().map_err(GuestErrorForPython)?;
-    invitation.accept(Standing { daemon, outlive }).map_err(GuestErrorForPython)?;
-    Ok(())
+    match invitation.accept(Standing { daemon, outlive }) {
+        Err(GuestError::Heap(HeapError::FamilyEnded)) => exit_now(FAMILY_ENDED),
+        accepted => accepted.map(drop).map_err(|error| GuestErrorForPython(error).into()),
+    }
 }
 
 /// In a child of fork, before anything else: the process ends with the family's root from now on, a daemon also with the

@@ -118,10 +118,9 @@ pub(crate) fn payload_start(heap: Heap, block: Block) -> Result<u64> {
     }
 }
 
-/// Whether a payload is held by count by now.
-fn is_counted(heap: Heap, block: Block) -> Result<bool> {
-    let kind = ObjectKind::from_bits(heap.block(block.id())?.kind);
-    Ok(matches!(kind, Some(ObjectKind::SharedBytes | ObjectKind::SharedMessage)))
+/// Where in its block byte `from` of a payload is, which begins at `at`.
+fn behind(block: Block, at: u64, from: usize) -> Result<u64> {
+    at.checked_add(from as u64).ok_or(HeapError::corrupt("length of a message", block.offset()))
 }
 
 fn has_table(block: Block) -> bool {
@@ -307,8 +306,7 @@ impl Payload {
             bytes.copy_from_slice(own.ok_or(HeapError::corrupt("length of a message", 0))?);
             return Ok(());
         };
-        let at = at.checked_add(from as u64).ok_or(HeapError::corrupt("length of a message", block.offset()))?;
-        block.read(self.heap, at, bytes)
+        block.read(self.heap, behind(block, at, from)?, bytes)
     }
 
     /// A copy of the bytes.
@@ -335,8 +333,7 @@ impl Payload {
             Body::Shared { handle, .. } => handle.clone(),
             _ => share(self.heap, block)?,
         };
-        let from = at.checked_add(from as u64).ok_or(HeapError::corrupt("length of a message", block.offset()))?;
-        PrivateView::of(handle, from, len as u64).map(Some)
+        PrivateView::of(handle, behind(block, at, from)?, len as u64).map(Some)
     }
 
     /// As [`Payload::look_privately`], for a caller that does not look at these bytes in any other way, if this payload is
@@ -346,13 +343,14 @@ impl Payload {
     /// As [`Payload::look_privately`].
     pub fn look_alone(&self, from: usize, len: usize) -> Result<Option<PrivateView>> {
         let Some((block, at)) = self.block()? else { return Ok(None) };
-        let is_shared = matches!(self.body, Body::Shared { .. }) || is_counted(self.heap, block)?;
+        let kind = ObjectKind::from_bits(self.heap.block(block.id())?.kind);
+        let is_shared = matches!(self.body, Body::Shared { .. }) || kind.is_some_and(ObjectKind::is_counted);
         // A fork will want private memory instead, which may be limited.
         if is_shared || limits::get(Resource::Data).0.is_some() {
             return Ok(None);
         }
         let Some(mapped) = block.mapped(self.heap, Access::Look) else { return Ok(None) };
-        let from = at.checked_add(from as u64).ok_or(HeapError::corrupt("length of a message", block.offset()))?;
+        let from = behind(block, at, from)?;
         PrivateView::alone(share(self.heap, block)?, mapped, from, len as u64).map(Some)
     }
 

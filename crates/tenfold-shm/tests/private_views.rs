@@ -76,6 +76,16 @@ fn nonsense_and_small_payloads_have_no_view() {
     });
 }
 
+/// For a child of fork that has a view of sevens, the second of them written over: once it may, it looks and writes.
+fn look_and_write(place: &mut Option<PrivateView>, mut may: &std::io::PipeReader) {
+    std::io::Read::read_exact(&mut may, &mut [0]).unwrap();
+    let view = place.take().unwrap();
+    assert_eq!(shown(&view)[..3], [7, 1, 7]);
+    assert!(shown(&view)[2..].iter().all(|byte| *byte == 7));
+    write(&view, 2, 2);
+    assert!(shown(&view)[3..].iter().all(|byte| *byte == 7));
+}
+
 #[test]
 fn a_child_of_fork_sees_what_was_there_whatever_becomes_of_the_parent() {
     alone(|heap| {
@@ -86,14 +96,7 @@ fn a_child_of_fork_sees_what_was_there_whatever_becomes_of_the_parent() {
         write(&view, 1, 1);
         let (reader, mut writer) = std::io::pipe().unwrap();
         let mut place = Some(view);
-        let child = in_child(|| {
-            let mut reader = &reader;
-            std::io::Read::read_exact(&mut reader, &mut [0]).unwrap();
-            let view = place.take().unwrap();
-            assert_eq!(shown(&view)[..3], [7, 1, 7]);
-            assert!(shown(&view)[2..].iter().all(|byte| *byte == 7));
-            write(&view, 2, 2);
-        });
+        let child = in_child(|| look_and_write(&mut place, &reader));
         // The parent's mapping and its hold are gone before the child looks.
         write(place.as_ref().unwrap(), 0, 0);
         drop(place);
@@ -248,14 +251,7 @@ fn after_a_fork_parent_and_child_write_to_pages_of_their_own() {
         write(&view, 1, 1);
         let (reader, mut writer) = std::io::pipe().unwrap();
         let mut place = Some(view);
-        let child = in_child(|| {
-            let mut reader = &reader;
-            std::io::Read::read_exact(&mut reader, &mut [0]).unwrap();
-            let view = place.take().unwrap();
-            assert_eq!(shown(&view)[..3], [7, 1, 7]);
-            write(&view, 2, 2);
-            assert!(shown(&view)[3..].iter().all(|byte| *byte == 7));
-        });
+        let child = in_child(|| look_and_write(&mut place, &reader));
         let view = place.take().unwrap();
         write(&view, 0, 0);
         std::io::Write::write_all(&mut writer, &[1]).unwrap();

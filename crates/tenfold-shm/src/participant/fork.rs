@@ -123,7 +123,6 @@ extern "C" fn in_child() {
     }
 }
 
-/// Returns whether the child holds all that this process does.
 /// Tells the pid of the child of this thread's last fork, made by whomever: so that it can be swept even if it is killed
 /// before it has adopted its slot. Returns who it is, if a slot was claimed for it.
 pub fn tell_forked(heap: Heap, pid: Pid) -> Option<Identity> {
@@ -139,6 +138,7 @@ pub fn tell_not_forked(heap: Heap) {
     }
 }
 
+/// Returns whether the child holds all that this process does.
 fn copy_holdings(heap: Heap, seat: Seat, from: Identity, to: Identity) -> bool {
     let mut all = true;
     let (source, target) = (slot(from.slot(), heap), slot(to.slot(), heap));
