@@ -270,6 +270,8 @@ pub(crate) fn run(heap: Heap, me: Identity) -> ! {
         // A helper that dies of a Ctrl-C is started again.
         let _ = signals::ignore(signal);
     }
+    // Blocked since the exec.
+    signals::unblock(&KEYBOARD);
     let Ok((bell, asleep)) = places::bell(heap) else { process::exit_now(CANNOT_START) };
     if signals::on_child_exit(bell).is_err() {
         process::exit_now(CANNOT_START);

@@ -254,7 +254,9 @@ pub(crate) fn exec(heap: Heap, role: Role, claimed: Identity) -> Result<Pid, Exe
     }
     let fd = heap.fd();
     let token = Token { fd: fd.as_raw_fd(), nonce: heap.nonce(), role, claimed };
-    let options = Spawn { env: &[(VARIABLE, token.to_string())], inherit: &[fd], ..Spawn::default() };
+    // Whoever looks after the others must not die of a Ctrl-C before it can say that it does not want to.
+    let blocked: &[i32] = if role == Role::Nursery { &nursery::KEYBOARD } else { &[] };
+    let options = Spawn { env: &[(VARIABLE, token.to_string())], inherit: &[fd], blocked, ..Spawn::default() };
     spawn_self(&options).map_err(ExecError::Os)
 }
 

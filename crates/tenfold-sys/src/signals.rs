@@ -70,13 +70,26 @@ pub fn block_all() -> MaskGuard {
 ///
 /// [`pthread_sigmask`]: https://man7.org/linux/man-pages/man3/pthread_sigmask.3.html
 pub fn block(signal: i32) -> MaskGuard {
-    let mut one = MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: as in `block_all`; a number that is no signal leaves the set empty.
-    let one = unsafe {
-        libc::sigaddset(one.as_mut_ptr(), signal);
-        one.assume_init()
-    };
-    block_set(&one)
+    block_set(&set_of(&[signal]))
+}
+
+/// Unblocks signals on this thread, whoever has blocked them ([`pthread_sigmask`]).
+///
+/// [`pthread_sigmask`]: https://man7.org/linux/man-pages/man3/pthread_sigmask.3.html
+pub fn unblock(signals: &[i32]) {
+    // SAFETY: a live set.
+    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &set_of(signals), null_mut()) };
+}
+
+fn set_of(signals: &[i32]) -> libc::sigset_t {
+    let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: as in `block_all`; a number that is no signal is left out.
+    unsafe {
+        for &signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), signal);
+        }
+        set.assume_init()
+    }
 }
 
 fn block_set(set: &libc::sigset_t) -> MaskGuard {

@@ -22,10 +22,13 @@ pub struct Spawn<'a> {
     pub inherit: &'a [BorrowedFd<'a>],
     /// Whether standard input, output and error become `/dev/null`, but for those listed in `inherit`.
     pub null_stdio: bool,
+    /// Signals that it has blocked at first: what kills it by default finds it with [`unblock`](crate::signals::unblock)
+    /// once it is ready for them.
+    pub blocked: &'a [i32],
 }
 
 /// Starts a process ([`posix_spawn`]): no fork handlers run, and the size of this process does not matter. The child
-/// has no signals blocked, and `SIGPIPE` and `SIGCHLD` at their defaults. Blocks until the child has called exec. The
+/// has no signals blocked but those listed, and `SIGPIPE` and `SIGCHLD` at their defaults. Blocks until the child has called exec. The
 /// caller reaps it.
 ///
 /// Reads the environment; as everywhere, C code that changes it meanwhile on another thread is trouble.
@@ -43,7 +46,7 @@ pub fn spawn_self(options: &Spawn<'_>) -> Result<Pid> {
     };
     let envp = environment(options.env)?;
     let actions = descriptor_actions(options)?;
-    let attributes = Attributes::new()?;
+    let attributes = Attributes::new(options.blocked)?;
     let (arguments, variables) = (pointers(&argv), pointers(&envp));
     let mut pid = 0;
     // SAFETY: the program is NUL-terminated, both vectors are null-terminated arrays of NUL-terminated strings whose
@@ -141,8 +144,8 @@ impl Drop for FileActions {
 struct Attributes(libc::posix_spawnattr_t);
 
 impl Attributes {
-    /// No signal blocked, `SIGPIPE` and `SIGCHLD` at their defaults.
-    fn new() -> Result<Self> {
+    /// Only those signals blocked, `SIGPIPE` and `SIGCHLD` at their defaults.
+    fn new(blocked: &[i32]) -> Result<Self> {
         let mut attributes = MaybeUninit::uninit();
         // SAFETY: a live local, which the call initialises when it returns 0.
         from_number(unsafe { libc::posix_spawnattr_init(attributes.as_mut_ptr()) })?;
@@ -153,7 +156,11 @@ impl Attributes {
         // SAFETY: initialised attributes, and a set that is emptied before it is used.
         unsafe {
             libc::sigemptyset(signals.as_mut_ptr());
+            for &signal in blocked {
+                libc::sigaddset(signals.as_mut_ptr(), signal);
+            }
             from_number(libc::posix_spawnattr_setsigmask(&raw mut attributes.0, signals.as_ptr()))?;
+            libc::sigemptyset(signals.as_mut_ptr());
             libc::sigaddset(signals.as_mut_ptr(), libc::SIGPIPE);
             libc::sigaddset(signals.as_mut_ptr(), libc::SIGCHLD);
             from_number(libc::posix_spawnattr_setsigdefault(&raw mut attributes.0, signals.as_ptr()))?;

@@ -80,13 +80,17 @@ fn work(role: &str) -> Option<i32> {
             Some((0..3).filter(|&n| null(n)).count() as i32)
         }
         "signals" => {
-            let status = std::fs::read_to_string("/proc/self/status").ok()?;
             let mask = |name: &str| {
+                let status = std::fs::read_to_string("/proc/self/status").ok()?;
                 let line = status.lines().find_map(|line| line.strip_prefix(name))?;
                 u64::from_str_radix(line.trim(), 16).ok()
             };
             let reset = 1 << (libc::SIGPIPE - 1) | 1 << (libc::SIGCHLD - 1);
-            Some(i32::from(mask("SigBlk:")? != 0) + 2 * i32::from(mask("SigIgn:")? & reset != 0))
+            let blocked = mask("SigBlk:")?;
+            signals::unblock(&[libc::SIGINT]);
+            let unblocked = blocked & !mask("SigBlk:")?;
+            let first = i32::from(blocked & !unblocked != 0) + 2 * i32::from(mask("SigIgn:")? & reset != 0);
+            Some(first + 4 * i32::from(unblocked == 1 << (libc::SIGINT - 1)))
         }
         "overflow" => {
             signals::as_std_runtime_does().ok()?;
@@ -182,6 +186,11 @@ fn signals_are_as_at_first() {
     // Rust's start-up has SIGPIPE ignored here.
     assert_eq!(code("signals", Spawn::default()), 0);
     guard.restore();
+}
+
+#[test]
+fn listed_signals_are_blocked_until_they_are_unblocked() {
+    assert_eq!(code("signals", Spawn { blocked: &[libc::SIGINT], ..Spawn::default() }), 4);
 }
 
 #[test]

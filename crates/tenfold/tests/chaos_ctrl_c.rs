@@ -4,16 +4,21 @@
 mod stage;
 
 use stage::{Stage, tell};
-use tenfold::{Lock, Pool, Process, Queue, Value};
+use tenfold::{Lock, Pool, Process, Queue, StartMethod, Value};
 
-/// Not a test: what the roots run.
+/// A root has the threads of the test harness, so that nothing can be forked from it.
+const METHODS: [&str; 2] = ["forkserver", "spawn"];
+
+/// Not a test: what the roots run, a wait and a start method.
 #[test]
 #[ignore = "run by the other tests as the root of a family"]
 fn stage() {
     let Some(wait) = stage::wanted() else { return };
     // A shell that runs a job in the background has it ignore Ctrl-C, and programs inherit that.
     tenfold_sys::signals::default(2).unwrap();
-    match wait.as_str() {
+    let (wait, method) = wait.split_once(' ').unwrap();
+    tenfold::set_start_method(if method == "spawn" { StartMethod::Spawn } else { StartMethod::Forkserver }).unwrap();
+    match wait {
         "map" => drop(Pool::new(2).unwrap().map(say_and_sleep, [0, 1])),
         "apply" => drop(Pool::new(2).unwrap().apply(say_and_sleep, 0)),
         "join" => drop(Process::spawn(|()| sleep(), ()).map(|child| said(child).join())),
@@ -90,14 +95,16 @@ fn ctrl_c_in(wait: &str) {
 #[test]
 fn ctrl_c_ends_the_program_in_any_wait() {
     for wait in ["map", "apply", "join", "get", "lock", "value"] {
-        ctrl_c_in(wait);
+        for method in METHODS {
+            ctrl_c_in(&format!("{wait} {method}"));
+        }
     }
 }
 
 // Fault 12.
 #[test]
 fn ctrl_c_for_the_root_alone_ends_all() {
-    for wait in ["map", "join"] {
+    for wait in ["map forkserver", "join forkserver", "join spawn"] {
         let mut stage = Stage::start(wait);
         stage.expect("waits");
         tenfold_sys::process::kill(stage.root_pid(), 2).unwrap();
