@@ -178,6 +178,18 @@ pub(crate) fn remind(heap: Heap, claimed: Identity) -> Result<(), LaunchError> {
     if wanted == u64::from(claimed.bits()) { call(heap, claimed) } else { ensure(heap) }
 }
 
+/// A process that could not be made has ended: whoever joins it is told why, and nobody makes it later.
+pub(crate) fn not_started(heap: Heap, claimed: Identity, reason: String) {
+    if !participant::roster(claimed.slot(), heap).is_birth() {
+        return;
+    }
+    let record = ProcessRecord::of(heap, claimed);
+    if let Some(record) = record.ok().filter(|record| record.identity() == Some(claimed)) {
+        let _ = record.leave_words(&LastWords::NotStarted(reason).encode());
+    }
+    participant::sweep_participant(heap, claimed, Some(ExitStatus::Exited(CANNOT_START)));
+}
+
 /// Rings the nursery's bell; tells whether that woke it.
 pub(crate) fn ring(heap: Heap) -> tenfold_shm::Result<bool> {
     let (bell, asleep) = places::bell(heap)?;
@@ -328,7 +340,7 @@ impl Nursery {
                     continue;
                 }
                 if let Err(errno) = self.fork(claimed) {
-                    self.not_started(claimed, errno);
+                    not_started(self.heap, claimed, format!("fork failed: {errno}"));
                 }
                 // The child may be dead by now, and the slot the next one's, which is wanted too.
                 let _ = wanted.compare_exchange(bits, 0, Ordering::AcqRel, Ordering::Acquire);
@@ -401,15 +413,6 @@ impl Nursery {
             }
         }
         child::run(self.heap, claimed)
-    }
-
-    /// A process that could not be made has ended: whoever joins it is told why.
-    fn not_started(&self, claimed: Identity, errno: Errno) {
-        let record = ProcessRecord::of(self.heap, claimed);
-        if let Some(record) = record.ok().filter(|record| record.identity() == Some(claimed)) {
-            let _ = record.leave_words(&LastWords::NotStarted(format!("fork failed: {errno}")).encode());
-        }
-        participant::sweep_participant(self.heap, claimed, Some(ExitStatus::Exited(CANNOT_START)));
     }
 
     /// For the pool: starts a process on somebody's behalf.

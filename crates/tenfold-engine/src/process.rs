@@ -207,7 +207,8 @@ impl Child {
     /// it is or was there.
     ///
     /// # Errors
-    /// If the nursery is dead and cannot be made again, or is stopped.
+    /// If the nursery is dead and cannot be made again: the process is not started later either. If it is stopped: the
+    /// process is started when it goes on.
     pub fn wait_started(&self, deadline: Deadline) -> Result<bool, LaunchError> {
         for _ in 0..100 {
             if self.is_decided() {
@@ -225,7 +226,9 @@ impl Child {
             if !self.is_decided() {
                 children::reap(self.heap, self.identity);
                 participant::sweep_if_dead(self.heap, self.identity.slot() + 1);
-                nursery::remind(self.heap, self.identity)?;
+                nursery::remind(self.heap, self.identity).inspect_err(|error| {
+                    nursery::not_started(self.heap, self.identity, error.to_string());
+                })?;
                 stops.after(SLICE, self.heap)?;
             }
         }

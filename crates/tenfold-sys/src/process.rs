@@ -251,6 +251,12 @@ pub fn find_dead() -> Option<(Pid, ExitStatus)> {
     status_of(&info).map(|status| (pid as Pid, status))
 }
 
+/// Whether the process is a child of this one that has ended and is not reaped; needs no descriptor. Does not block.
+pub fn is_dead_child(pid: Pid) -> bool {
+    // SAFETY: waitid fills the SIGCHLD fields; where nothing was reported they are zero.
+    wait_unreaped(libc::P_PID, pid).is_some_and(|info| unsafe { info.si_pid() } as Pid == pid && pid != 0)
+}
+
 fn wait_unreaped(which: libc::idtype_t, id: libc::id_t) -> Option<libc::siginfo_t> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
@@ -407,6 +413,7 @@ mod tests {
         assert_eq!(pidfd.exit_status(), None);
         assert_eq!(reap(child.0), Ok(None));
         assert_eq!(pidfd.signal(0), Ok(()));
+        assert!(!is_dead_child(child.0));
         assert_eq!(pidfd.signal(12345), Err(Errno::INVAL));
         pidfd.signal(libc::SIGKILL).expect("signal");
         assert!(pidfd.wait_dead(Deadline::never()));
@@ -414,6 +421,7 @@ mod tests {
         assert_eq!(pidfd.recorded_status(), None, "the kernel records the status at the reaping");
         assert_eq!(pidfd.exit_status(), Some(KILLED), "the parent can look at its zombie");
         assert_eq!(kill(child.0, 0), Ok(()), "a zombie counts as alive for kill");
+        assert!(is_dead_child(child.0) && !is_dead_child(pid()) && !is_dead_child(0));
         assert_eq!(reap(child.0), Ok(Some(KILLED)));
         assert_eq!(reap(child.0), Err(Errno::CHILD));
         assert!(pidfd.is_dead());

@@ -1,10 +1,14 @@
-//! What the system has no room for: a full /dev/shm, a control group's limit of memory.
+//! What the system has no room for: a full /dev/shm, a control group's limit of memory, no descriptors, no processes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tenfold::{Dict, Error, HeapError, List, Lock, Manager, Pool, Process, Queue, Result, TaskError, pipe};
+use tenfold::{
+    Dict, Error, HeapError, List, Lock, Manager, Pool, Process, ProcessError, Queue, Result, StartMethod, TaskError,
+    pipe,
+};
+use tenfold_sys::limits::{self, Resource};
 
 const PLAY: &str = "TENFOLD_TEST_PLAY";
 const MIB: usize = 1 << 20;
@@ -25,6 +29,8 @@ fn play() {
     match std::env::var(PLAY).as_deref() {
         Ok("use everything") => use_everything().unwrap(),
         Ok("fill the heap") => fill_the_heap().unwrap(),
+        Ok("use up the descriptors") => use_up_the_descriptors().unwrap(),
+        Ok("use up the processes") => use_up_the_processes().unwrap(),
         _ => {}
     }
 }
@@ -158,4 +164,136 @@ fn a_heap_stays_below_its_control_group_s_memory() {
     let script = format!("echo $$ > {}", group.members().display());
     let output = program(&script, "fill the heap").output().unwrap();
     assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stdout));
+}
+
+fn put_one(queue: Queue<u32>) -> Result<()> {
+    Ok(queue.put(1)?)
+}
+
+fn sleep_for_ever((): ()) {
+    loop {
+        std::thread::sleep(std::time::Duration::from_secs(3600));
+    }
+}
+
+/// What `f` returns where no file can be opened.
+fn without_descriptors<T>(f: impl Fn() -> T) -> T {
+    let before = limits::get(Resource::OpenFiles).0;
+    // The next that is opened gets the lowest number that is free.
+    let lowest = fs::File::open("/dev/null").map(|file| std::os::fd::AsRawFd::as_raw_fd(&file)).unwrap();
+    limits::set_soft(Resource::OpenFiles, Some(lowest as u64)).unwrap();
+    let result = f();
+    limits::set_soft(Resource::OpenFiles, before).unwrap();
+    result
+}
+
+fn start(method: StartMethod, queue: &Queue<u32>) -> Result<Process> {
+    Process::builder().start_method(method).spawn(put_one, queue.clone())
+}
+
+fn put_by(method: StartMethod, queue: &Queue<u32>) -> Result<()> {
+    start(method, queue)?.join()?;
+    assert_eq!(queue.get()?, 1);
+    Ok(())
+}
+
+fn use_up_the_descriptors() -> Result<()> {
+    // The very first thing: there is no heap yet.
+    let error = without_descriptors(Queue::<u32>::new).unwrap_err();
+    assert!(error.to_string().contains("os error 24"), "{error}");
+    let queue: Queue<u32> = Queue::new()?;
+    // Then there is a heap, but nobody who starts processes.
+    for method in [StartMethod::Forkserver, StartMethod::Spawn] {
+        if let Ok(child) = without_descriptors(|| start(method, &queue)) {
+            without_descriptors(|| child.join()).unwrap_err();
+            // Nor is it started later: a spawned one was there, and could not load its libraries.
+            let error = child.join().unwrap_err();
+            let not_started = matches!(error, Error::Process(ProcessError::NotStarted { .. }));
+            assert_eq!(not_started, method == StartMethod::Forkserver, "{error}");
+        }
+    }
+    let open = || fs::read_dir("/proc/self/fd").unwrap().count();
+    for method in [StartMethod::Forkserver, StartMethod::Spawn] {
+        put_by(method, &queue)?;
+        let before = open();
+        for _ in 0..5 {
+            // What needs no descriptor works, and the rest is an error: that of a join says nothing of the child.
+            if let Ok(child) = without_descriptors(|| start(method, &queue)) {
+                let joined = without_descriptors(|| child.join());
+                if joined.or_else(|_| child.join()).is_ok() {
+                    assert_eq!(queue.get()?, 1);
+                }
+            }
+            without_descriptors(|| queue.put(2))?;
+            assert_eq!(without_descriptors(|| queue.get())?, 2);
+        }
+        put_by(method, &queue)?;
+        assert_eq!(open(), before);
+    }
+    assert!(queue.is_empty());
+    Ok(())
+}
+
+// Fault 23.
+#[test]
+fn without_descriptors_there_are_errors_and_nothing_half_made() {
+    let output = program("true", "use up the descriptors").output().unwrap();
+    assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stdout));
+}
+
+/// Starts processes until there is no room for another, by each method.
+fn use_up_the_processes() -> Result<()> {
+    let queue: Queue<u32> = Queue::new()?;
+    for method in [StartMethod::Forkserver, StartMethod::Spawn] {
+        put_by(method, &queue)?;
+        let live = tenfold::heap_stats()?.live_bytes;
+        let mut children = Vec::new();
+        let error = loop {
+            let child = Process::builder().start_method(method).spawn(sleep_for_ever, ());
+            match child.and_then(|child| child.pid().map(|_| child)) {
+                Ok(child) => children.push(child),
+                Err(error) => break error,
+            }
+            assert!(children.len() < 100, "there is no limit");
+        };
+        assert!(error.to_string().contains("EAGAIN") || error.to_string().contains("unavailable"), "{error}");
+        // The rest goes on.
+        queue.put(2)?;
+        assert_eq!(queue.get()?, 2);
+        for child in children.drain(..) {
+            child.kill()?;
+            assert!(child.join().is_err());
+        }
+        put_by(method, &queue)?;
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while tenfold::heap_stats()?.live_bytes > live {
+            assert!(std::time::Instant::now() < end, "{} bytes at first, {:?}", live, tenfold::heap_stats());
+        }
+    }
+    Ok(())
+}
+
+// Fault 23.
+#[test]
+fn without_processes_there_are_errors_and_nothing_half_made() {
+    // The limit counts all processes of a user, and root is exempt. So it is somebody whom there is not, who may not
+    // look into our folders: hence a copy.
+    let copy = std::env::temp_dir().join(format!("tenfold-limited-{}", std::process::id()));
+    // By a process of its own: what another test forks while this one writes would keep the file open, and busy.
+    let copied = Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&copy).status();
+    assert!(copied.unwrap().success());
+    let somebody = "setpriv --reuid 54321 --regid 54321 --clear-groups --inh-caps=-all --bounding-set=-all";
+    let run = |line: &str| {
+        let script = format!("{somebody} prlimit --nproc=16: sh -c 'cd / && {line}'");
+        Command::new("sh").args(["-c", &script]).env(PLAY, "use up the processes").output()
+    };
+    let probe = run("true");
+    if probe.as_ref().is_ok_and(|probe| probe.status.success()) {
+        let line = format!("exec \"{}\" --exact play --ignored --test-threads=1", copy.display());
+        let output = run(&line).unwrap();
+        assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stdout));
+    } else {
+        println!("skipped: this user cannot become another: {probe:?}");
+    }
+    fs::remove_file(&copy).unwrap();
 }

@@ -18,8 +18,10 @@ pub fn is_alive(pid: Pid, start_time: u64) -> bool {
     match PidFd::open(pid) {
         Ok(fd) => !fd.is_dead() && is_the_same(pid, start_time),
         Err(Errno::SRCH) => false,
-        // No descriptor left, or pidfds forbidden: a zombie then counts as alive until it is reaped.
-        Err(_) => process::kill(pid, 0) != Err(Errno::SRCH) && is_the_same(pid, start_time),
+        // No descriptor left, or pidfds forbidden: a zombie then counts as alive until it is reaped, but for our own.
+        Err(_) => {
+            process::kill(pid, 0) != Err(Errno::SRCH) && !process::is_dead_child(pid) && is_the_same(pid, start_time)
+        }
     }
 }
 
