@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use tenfold::{
-    Barrier, Condition, Connection, Error, Event, JoinableQueue, LaunchError, Lock, LockError, Process, Queue,
-    QueueError, RLock, RawValue, Result, Semaphore, Value, pipe,
+    Barrier, Condition, Connection, Error, Event, JoinableQueue, LaunchError, Lock, LockError, Message, Outcome,
+    Process, Queue, QueueError, RLock, RawValue, Result, Semaphore, StartMethod, Value, pipe,
 };
 
 const LONG: Duration = Duration::from_secs(60);
@@ -30,6 +30,44 @@ fn killed(child: &Process) {
     assert!(child.join().is_err());
 }
 
+/// Starts a process by that method.
+fn start<F, A, R>(by: StartMethod, f: F, argument: A) -> Process
+where
+    F: Fn(A) -> R + Copy + Send + Sync + 'static,
+    A: Message,
+    R: Outcome + 'static,
+{
+    Process::builder().start_method(by).spawn(f, argument).unwrap()
+}
+
+/// The test by each start method. Fork needs a process of one thread: a child is one, whose panic is the error of its
+/// join.
+macro_rules! by_each_method {
+    ($name:ident) => {
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn forkserver() {
+                super::$name(StartMethod::Forkserver);
+            }
+
+            #[test]
+            fn spawn() {
+                super::$name(StartMethod::Spawn);
+            }
+
+            #[test]
+            fn fork() {
+                fn alone((): ()) {
+                    super::$name(StartMethod::Fork);
+                }
+                Process::spawn(alone, ()).unwrap().join().unwrap();
+            }
+        }
+    };
+}
+
 fn hold_rlock((lock, held): (RLock, Event)) -> Result<()> {
     let _guards = (lock.lock()?, lock.lock()?);
     held.set();
@@ -50,10 +88,11 @@ fn hold_condition((condition, held): (Condition, Event)) -> Result<()> {
 }
 
 // Fault 7.
-#[test]
-fn the_death_of_an_rlocks_holder_is_told_once() {
+by_each_method!(the_death_of_an_rlocks_holder_is_told_once);
+
+fn the_death_of_an_rlocks_holder_is_told_once(by: StartMethod) {
     let (lock, held) = (RLock::new().unwrap(), Event::new().unwrap());
-    let child = Process::spawn(hold_rlock, (lock.clone(), held.clone())).unwrap();
+    let child = start(by, hold_rlock, (lock.clone(), held.clone()));
     held.wait().unwrap();
     killed(&child);
     match lock.lock() {
@@ -64,10 +103,11 @@ fn the_death_of_an_rlocks_holder_is_told_once() {
 }
 
 // Fault 7.
-#[test]
-fn the_death_of_a_values_holder_is_told_once_and_the_value_is_there() {
+by_each_method!(the_death_of_a_values_holder_is_told_once_and_the_value_is_there);
+
+fn the_death_of_a_values_holder_is_told_once_and_the_value_is_there(by: StartMethod) {
     let (value, held) = (Value::new(1_u64).unwrap(), Event::new().unwrap());
-    let child = Process::spawn(hold_value, (value.clone(), held.clone())).unwrap();
+    let child = start(by, hold_value, (value.clone(), held.clone()));
     held.wait().unwrap();
     killed(&child);
     match value.lock() {
@@ -78,10 +118,11 @@ fn the_death_of_a_values_holder_is_told_once_and_the_value_is_there() {
 }
 
 // Fault 7.
-#[test]
-fn the_death_of_a_conditions_holder_is_told_once() {
+by_each_method!(the_death_of_a_conditions_holder_is_told_once);
+
+fn the_death_of_a_conditions_holder_is_told_once(by: StartMethod) {
     let (condition, held) = (Condition::new().unwrap(), Event::new().unwrap());
-    let child = Process::spawn(hold_condition, (condition.clone(), held.clone())).unwrap();
+    let child = start(by, hold_condition, (condition.clone(), held.clone()));
     held.wait().unwrap();
     killed(&child);
     match condition.lock() {
@@ -110,12 +151,13 @@ fn hold_lock((lock, held): (Lock, Event)) -> Result<()> {
 }
 
 // Fault 7.
-#[test]
-fn of_many_who_wait_one_is_told() {
+by_each_method!(of_many_who_wait_one_is_told);
+
+fn of_many_who_wait_one_is_told(by: StartMethod) {
     let (lock, held, told) = (Lock::new().unwrap(), Event::new().unwrap(), Queue::new().unwrap());
-    let holder = Process::spawn(hold_lock, (lock.clone(), held.clone())).unwrap();
+    let holder = start(by, hold_lock, (lock.clone(), held.clone()));
     held.wait().unwrap();
-    let waiters: Vec<_> = (0..4).map(|_| Process::spawn(take_and_say, (lock.clone(), told.clone())).unwrap()).collect();
+    let waiters: Vec<_> = (0..4).map(|_| start(by, take_and_say, (lock.clone(), told.clone()))).collect();
     killed(&holder);
     let heard: Vec<bool> = waiters.iter().map(|_| told.get_timeout(LONG).unwrap()).collect();
     assert_eq!(heard.iter().filter(|died| **died).count(), 1);
@@ -129,10 +171,11 @@ fn exit_holding(lock: Lock) -> Result<()> {
 }
 
 // Fault 7.
-#[test]
-fn a_normal_exit_leaves_the_lock_taken() {
+by_each_method!(a_normal_exit_leaves_the_lock_taken);
+
+fn a_normal_exit_leaves_the_lock_taken(by: StartMethod) {
     let lock = Lock::new().unwrap();
-    Process::spawn(exit_holding, lock.clone()).unwrap().join().unwrap();
+    start(by, exit_holding, lock.clone()).join().unwrap();
     assert!(matches!(lock.lock_timeout(SOON), Err(LockError::TimedOut)));
     assert!(lock.is_locked());
 }
@@ -170,47 +213,51 @@ fn get((queue, ready, done): (Queue<u32>, Semaphore, Semaphore)) -> Result<()> {
     done.release_raw(1)
 }
 
-/// Kills one of two that wait in `$wait`, after `$before`, does `$wake`, and expects that the other goes on.
-macro_rules! killed_waiter {
-    ($wait:ident, $thing:expr, $wake:expr) => {
-        killed_waiter!($wait, $thing, |_| (), $wake)
-    };
-    ($wait:ident, $thing:expr, $before:expr, $wake:expr) => {{
-        let (thing, ready, done) = ($thing, Semaphore::new(0).unwrap(), Semaphore::new(0).unwrap());
-        let start = || Process::spawn($wait, (thing.clone(), ready.clone(), done.clone())).unwrap();
-        let (dies, waits) = (start(), start());
-        for _ in 0..2 {
-            assert!(ready.acquire_raw(Some(LONG)).unwrap());
-        }
-        $before(&thing);
-        killed(&dies);
-        $wake(&thing);
-        assert!(done.acquire_raw(Some(LONG)).unwrap());
-        waits.join().unwrap();
-    }};
+/// Kills one of two, started by `by`, that wait in `wait`, after `before`; does `wake`, and expects that the other goes on.
+fn kill_waiter<T: Message + Clone>(
+    by: StartMethod,
+    thing: T,
+    wait: impl Fn((T, Semaphore, Semaphore)) -> Result<()> + Copy + Send + Sync + 'static,
+    before: impl Fn(&T),
+    wake: impl Fn(&T),
+) {
+    let (ready, done) = (Semaphore::new(0).unwrap(), Semaphore::new(0).unwrap());
+    let waiter = || start(by, wait, (thing.clone(), ready.clone(), done.clone()));
+    let (dies, waits) = (waiter(), waiter());
+    for _ in 0..2 {
+        assert!(ready.acquire_raw(Some(LONG)).unwrap());
+    }
+    before(&thing);
+    killed(&dies);
+    wake(&thing);
+    assert!(done.acquire_raw(Some(LONG)).unwrap());
+    waits.join().unwrap();
 }
 
 // Fault 8.
-#[test]
-fn a_killed_waiter_takes_no_wake_up_with_it() {
-    killed_waiter!(wait_for_event, Event::new().unwrap(), |event: &Event| {
-        event.set();
-    });
-    killed_waiter!(take_permit, Semaphore::new(0).unwrap(), |places: &Semaphore| places.release_raw(1).unwrap());
+by_each_method!(a_killed_waiter_takes_no_wake_up_with_it);
+
+fn a_killed_waiter_takes_no_wake_up_with_it(by: StartMethod) {
+    let set = |event: &Event| drop(event.set());
+    kill_waiter(by, Event::new().unwrap(), wait_for_event, |_| (), set);
+    let release = |places: &Semaphore| places.release_raw(1).unwrap();
+    kill_waiter(by, Semaphore::new(0).unwrap(), take_permit, |_| (), release);
     // The lock is free once both wait: who was killed on the way there would leave it to recover.
     let both_wait = |condition: &Condition| drop(condition.lock().unwrap());
-    killed_waiter!(wait_at, Condition::new().unwrap(), both_wait, |condition: &Condition| {
+    let notify = |condition: &Condition| {
         let _guard = condition.lock().unwrap();
         assert!(condition.notify_one().unwrap());
-    });
-    killed_waiter!(get, Queue::new().unwrap(), |queue: &Queue<u32>| queue.put(1).unwrap());
+    };
+    kill_waiter(by, Condition::new().unwrap(), wait_at, both_wait, notify);
+    kill_waiter(by, Queue::new().unwrap(), get, |_| (), |queue| queue.put(1).unwrap());
 }
 
 // Fault 8.
-#[test]
-fn a_killed_party_breaks_the_wait_of_the_others() {
+by_each_method!(a_killed_party_breaks_the_wait_of_the_others);
+
+fn a_killed_party_breaks_the_wait_of_the_others(by: StartMethod) {
     let (barrier, ready, broken) = (Barrier::new(3).unwrap(), Semaphore::new(0).unwrap(), Semaphore::new(0).unwrap());
-    let start = || Process::spawn(meet, (barrier.clone(), ready.clone(), broken.clone())).unwrap();
+    let start = || start(by, meet, (barrier.clone(), ready.clone(), broken.clone()));
     let (dies, waits) = (start(), start());
     eventually(|| barrier.waiting() == 2);
     killed(&dies);
@@ -226,11 +273,12 @@ fn put_large((queue, ready): (Queue<Vec<u8>>, Event)) -> Result<()> {
 }
 
 // Fault 9.
-#[test]
-fn a_producer_killed_in_fifty_megabytes_leaves_whole_messages() {
+by_each_method!(a_producer_killed_in_fifty_megabytes_leaves_whole_messages);
+
+fn a_producer_killed_in_fifty_megabytes_leaves_whole_messages(by: StartMethod) {
     for delay in [0, 1, 3, 9, 27] {
         let (queue, ready) = (Queue::new().unwrap(), Event::new().unwrap());
-        let child = Process::spawn(put_large, (queue.clone(), ready.clone())).unwrap();
+        let child = start(by, put_large, (queue.clone(), ready.clone()));
         ready.wait().unwrap();
         // Not a wait for something: it moves the kill.
         std::thread::sleep(Duration::from_millis(delay));
@@ -254,13 +302,14 @@ fn get_for_ever((queue, count): (Queue<u32>, RawValue<u64>)) -> Result<()> {
 }
 
 // Fault 10.
-#[test]
-fn a_consumer_killed_in_get_blocks_nobody() {
+by_each_method!(a_consumer_killed_in_get_blocks_nobody);
+
+fn a_consumer_killed_in_get_blocks_nobody(by: StartMethod) {
     let queue = Queue::new().unwrap();
     // A counter each, so that there is nothing to lock.
     let (count, other) = (RawValue::new(0_u64).unwrap(), RawValue::new(0_u64).unwrap());
-    let dies = Process::spawn(get_for_ever, (queue.clone(), count.clone())).unwrap();
-    let lives = Process::spawn(get_for_ever, (queue.clone(), other.clone())).unwrap();
+    let dies = start(by, get_for_ever, (queue.clone(), count.clone()));
+    let lives = start(by, get_for_ever, (queue.clone(), other.clone()));
     queue.put_many(0..10_000).unwrap();
     eventually(|| count.get().unwrap() > 0 || queue.is_empty());
     killed(&dies);
@@ -283,13 +332,14 @@ fn put_many_small(queue: Queue<u32>) -> Result<()> {
 }
 
 // Fault 13.
-#[test]
-fn join_before_drain() {
+by_each_method!(join_before_drain);
+
+fn join_before_drain(by: StartMethod) {
     let queue = Queue::new().unwrap();
-    Process::spawn(put_one_large, queue.clone()).unwrap().join().unwrap();
+    start(by, put_one_large, queue.clone()).join().unwrap();
     assert!(queue.get_timeout(LONG).unwrap() == vec![3; 50 << 20]);
     let queue = Queue::new().unwrap();
-    Process::spawn(put_many_small, queue.clone()).unwrap().join().unwrap();
+    start(by, put_many_small, queue.clone()).join().unwrap();
     assert_eq!(queue.len(), 100_000);
     assert!((0..100_000).all(|n| queue.get_timeout(LONG).unwrap() == n));
 }
@@ -344,10 +394,11 @@ fn say_and_sleep(end: Connection<u8, u8>) {
 }
 
 // Fault 21.
-#[test]
-fn sending_to_a_dead_reader_is_an_error() {
+by_each_method!(sending_to_a_dead_reader_is_an_error);
+
+fn sending_to_a_dead_reader_is_an_error(by: StartMethod) {
     let (here, there) = pipe::<u8, u8>().unwrap();
-    let child = Process::spawn(say_and_sleep, there).unwrap();
+    let child = start(by, say_and_sleep, there);
     assert_eq!(here.recv().unwrap(), 1);
     killed(&child);
     // The join may return a moment before what the child held is taken from it.
@@ -368,12 +419,13 @@ fn three_gibibytes(byte: u8) -> Vec<u8> {
 #[ignore = "slow: takes 9 GiB; make chaos runs it"]
 fn slow_messages_of_three_gibibytes() {
     let before = tenfold::heap_stats().unwrap().live_bytes;
-    let queue = Queue::new().unwrap();
-    let child = Process::spawn(put_three_gibibytes, queue.clone()).unwrap();
-    let message = queue.get_timeout(LONG).unwrap();
-    assert!(message.len() == 3 << 30 && message.iter().step_by(4096).all(|byte| *byte == 3));
-    child.join().unwrap();
-    drop((message, queue));
+    for by in [StartMethod::Forkserver, StartMethod::Spawn] {
+        let queue = Queue::new().unwrap();
+        let child = start(by, put_three_gibibytes, queue.clone());
+        let message = queue.get_timeout(LONG).unwrap();
+        assert!(message.len() == 3 << 30 && message.iter().step_by(4096).all(|byte| *byte == 3));
+        child.join().unwrap();
+    }
     let pool = tenfold::Pool::new(1).unwrap();
     let result = pool.apply(three_gibibytes, 5).unwrap();
     assert!(result.len() == 3 << 30 && result.iter().step_by(4096).all(|byte| *byte == 5));
