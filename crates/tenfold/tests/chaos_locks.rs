@@ -238,7 +238,7 @@ fn kill_waiter<T: Message + Clone>(
 by_each_method!(a_killed_waiter_takes_no_wake_up_with_it);
 
 fn a_killed_waiter_takes_no_wake_up_with_it(by: StartMethod) {
-    let set = |event: &Event| drop(event.set());
+    let set = |event: &Event| event.set();
     kill_waiter(by, Event::new().unwrap(), wait_for_event, |_| (), set);
     let release = |places: &Semaphore| places.release_raw(1).unwrap();
     kill_waiter(by, Semaphore::new(0).unwrap(), take_permit, |_| (), release);
