@@ -106,8 +106,9 @@ pub(super) struct Entry {
 enum Place {
     /// In one piece, at this offset of the heap; the lengths of key and value.
     Near { at: u64, key: NonNull<u8>, lengths: (usize, usize) },
-    /// In a block of whatever size and kind.
-    Far(Far),
+    /// In a block of whatever size and kind. In a box, so that the others, most of them, are a few words that are quick
+    /// to move.
+    Far(Box<Far>),
 }
 
 /// Where a far entry's key begins in its block, and where its value does.
@@ -122,9 +123,12 @@ impl Entry {
     /// The entry in block `id`, for which the table has `hint`.
     #[inline]
     pub(super) fn open(heap: Heap, id: BlockId, hint: u32) -> Result<Entry> {
-        if hint == 0 {
-            return Entry::far(heap, id);
-        }
+        if hint == 0 { Entry::far(heap, id) } else { Entry::near(heap, hint) }
+    }
+
+    /// The entry that the table's hint says is near.
+    #[inline(always)]
+    pub(super) fn near(heap: Heap, hint: u32) -> Result<Entry> {
         let at = u64::from(hint) * UNIT;
         let head = heap.word(at)?.load(Ordering::Relaxed);
         let (key_len, value_len) = (u64::from(head as u32), head >> 32);
@@ -144,15 +148,15 @@ impl Entry {
         if value > block.len() {
             return Err(HeapError::corrupt("key of a dict's entry", block.offset()));
         }
-        Ok(Entry { heap, place: Place::Far(Far { block, key, value }) })
+        Ok(Entry { heap, place: Place::Far(Box::new(Far { block, key, value })) })
     }
 
     /// Key and value of a near entry, or the place of another.
     #[inline]
     fn parts(&self) -> core::result::Result<(&[u8], &[u8]), Far> {
-        let (key, (key_len, value_len)) = match self.place {
-            Place::Near { key, lengths, .. } => (key, lengths),
-            Place::Far(far) => return Err(far),
+        let (key, (key_len, value_len)) = match &self.place {
+            Place::Near { key, lengths, .. } => (*key, *lengths),
+            Place::Far(far) => return Err(**far),
         };
         // SAFETY: `open` has found that both lengths together lie in one window from `key` on, and
         // windows are never unmapped. The caller owns this entry or holds the dict's lock, under which alone

@@ -195,9 +195,21 @@ impl Table {
                 let mark = self.entries.word(position * STRIDE + 1)?;
                 let id = BlockId::from_bits(cell.load(Ordering::Relaxed))
                     .ok_or(HeapError::corrupt("position of a dict's entry", cell.offset()))?;
-                let entry = Entry::open(self.heap, id, mark.load(Ordering::Relaxed) as u32)?;
-                if is_it(id, &entry)? {
-                    return Ok(Found::Entry { slot: At::known(slot, word), cell, mark, id, entry });
+                let found = |entry| Found::Entry { slot: At::known(slot, word), cell, mark, id, entry };
+                // Apart, so that an entry that is near stays in registers.
+                match mark.load(Ordering::Relaxed) as u32 {
+                    0 => {
+                        let entry = Entry::far(self.heap, id)?;
+                        if is_it(id, &entry)? {
+                            return Ok(found(entry));
+                        }
+                    }
+                    hint => {
+                        let entry = Entry::near(self.heap, hint)?;
+                        if is_it(id, &entry)? {
+                            return Ok(found(entry));
+                        }
+                    }
                 }
             }
             left -= count;
