@@ -20,8 +20,6 @@ pub struct Spawn<'a> {
     pub env: &'a [(&'a str, String)],
     /// Descriptors that stay open at their numbers, close-on-exec or not; the others that are close-on-exec are closed.
     pub inherit: &'a [BorrowedFd<'a>],
-    /// Whether standard input, output and error become `/dev/null`, but for those listed in `inherit`.
-    pub null_stdio: bool,
     /// Signals that it has blocked at first: what kills it by default finds it with [`unblock`](crate::signals::unblock)
     /// once it is ready for them.
     pub blocked: &'a [i32],
@@ -98,14 +96,8 @@ fn pointers(strings: &[CString]) -> Vec<*mut libc::c_char> {
 
 fn descriptor_actions(options: &Spawn<'_>) -> Result<FileActions> {
     let mut actions = FileActions::new()?;
-    let inherited = |number: RawFd| options.inherit.iter().any(|fd| fd.as_raw_fd() == number);
     for fd in options.inherit {
         actions.keep(fd.as_raw_fd())?;
-    }
-    if options.null_stdio {
-        for number in (libc::STDIN_FILENO..=libc::STDERR_FILENO).filter(|&number| !inherited(number)) {
-            actions.open_null(number)?;
-        }
     }
     Ok(actions)
 }
@@ -125,12 +117,6 @@ impl FileActions {
     fn keep(&mut self, number: RawFd) -> Result<()> {
         // SAFETY: initialised actions and two numbers.
         from_number(unsafe { libc::posix_spawn_file_actions_adddup2(&raw mut self.0, number, number) })
-    }
-
-    fn open_null(&mut self, number: RawFd) -> Result<()> {
-        let path = c"/dev/null".as_ptr();
-        // SAFETY: initialised actions and a static NUL-terminated path.
-        from_number(unsafe { libc::posix_spawn_file_actions_addopen(&raw mut self.0, number, path, libc::O_RDWR, 0) })
     }
 }
 
