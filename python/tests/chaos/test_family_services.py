@@ -346,7 +346,8 @@ if __name__ == "__main__":
         assert f"(pid {server}) is stopped" in str(error), error
     else:
         raise AssertionError("no error")
-    assert len(os.listdir("/proc/self/fd")) <= files
+    # The pool's crew has one open now and then, to look at the server.
+    eventually(lambda: len(os.listdir("/proc/self/fd")) <= files)
     # Who is there works on, and can be ended.
     assert pool.map(twice, range(10)) == [2 * x for x in range(10)]
     pool.terminate()
