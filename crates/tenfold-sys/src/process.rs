@@ -253,8 +253,7 @@ pub fn find_dead() -> Option<(Pid, ExitStatus)> {
 
 /// Whether the process is a child of this one that has ended and is not reaped; needs no descriptor. Does not block.
 pub fn is_dead_child(pid: Pid) -> bool {
-    // SAFETY: waitid fills the SIGCHLD fields; where nothing was reported they are zero.
-    wait_unreaped(libc::P_PID, pid).is_some_and(|info| unsafe { info.si_pid() } as Pid == pid && pid != 0)
+    wait_unreaped(libc::P_PID, pid).and_then(|info| status_of(&info)).is_some()
 }
 
 fn wait_unreaped(which: libc::idtype_t, id: libc::id_t) -> Option<libc::siginfo_t> {

@@ -81,9 +81,10 @@ pub fn unblock(signals: &[i32]) {
     unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &set_of(signals), null_mut()) };
 }
 
-fn set_of(signals: &[i32]) -> libc::sigset_t {
+/// The set of these signals; a number that is no signal is left out.
+pub(crate) fn set_of(signals: &[i32]) -> libc::sigset_t {
     let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: as in `block_all`; a number that is no signal is left out.
+    // SAFETY: as in `block_all`.
     unsafe {
         for &signal in signals {
             libc::sigaddset(set.as_mut_ptr(), signal);

@@ -2,6 +2,7 @@
 
 use crate::error::{Errno, Result, from_number};
 use crate::process::Pid;
+use crate::signals;
 use core::mem::MaybeUninit;
 use core::ptr::null_mut;
 use std::collections::BTreeMap;
@@ -20,14 +21,13 @@ pub struct Spawn<'a> {
     pub env: &'a [(&'a str, String)],
     /// Descriptors that stay open at their numbers, close-on-exec or not; the others that are close-on-exec are closed.
     pub inherit: &'a [BorrowedFd<'a>],
-    /// Signals that it has blocked at first: what kills it by default finds it with [`unblock`](crate::signals::unblock)
-    /// once it is ready for them.
+    /// Signals that it has blocked at first, until it is ready for them and calls [`unblock`](signals::unblock).
     pub blocked: &'a [i32],
 }
 
 /// Starts a process ([`posix_spawn`]): no fork handlers run, and the size of this process does not matter. The child
-/// has no signals blocked but those listed, and `SIGPIPE` and `SIGCHLD` at their defaults. Blocks until the child has called exec. The
-/// caller reaps it.
+/// has no signals blocked but those listed, and `SIGPIPE` and `SIGCHLD` at their defaults. Blocks until the child has
+/// called exec. The caller reaps it.
 ///
 /// Reads the environment; as everywhere, C code that changes it meanwhile on another thread is trouble.
 ///
@@ -43,7 +43,7 @@ pub fn spawn_self(options: &Spawn<'_>) -> Result<Pid> {
         None => own_arguments()?,
     };
     let envp = environment(options.env)?;
-    let actions = descriptor_actions(options)?;
+    let actions = FileActions::keeping(options.inherit)?;
     let attributes = Attributes::new(options.blocked)?;
     let (arguments, variables) = (pointers(&argv), pointers(&envp));
     let mut pid = 0;
@@ -94,17 +94,17 @@ fn pointers(strings: &[CString]) -> Vec<*mut libc::c_char> {
     strings.iter().map(|string| string.as_ptr().cast_mut()).chain([null_mut()]).collect()
 }
 
-fn descriptor_actions(options: &Spawn<'_>) -> Result<FileActions> {
-    let mut actions = FileActions::new()?;
-    for fd in options.inherit {
-        actions.keep(fd.as_raw_fd())?;
-    }
-    Ok(actions)
-}
-
 struct FileActions(libc::posix_spawn_file_actions_t);
 
 impl FileActions {
+    fn keeping(descriptors: &[BorrowedFd<'_>]) -> Result<Self> {
+        let mut actions = Self::new()?;
+        for fd in descriptors {
+            actions.keep(fd.as_raw_fd())?;
+        }
+        Ok(actions)
+    }
+
     fn new() -> Result<Self> {
         let mut actions = MaybeUninit::uninit();
         // SAFETY: a live local, which the call initialises when it returns 0.
@@ -137,19 +137,12 @@ impl Attributes {
         from_number(unsafe { libc::posix_spawnattr_init(attributes.as_mut_ptr()) })?;
         // SAFETY: initialised just now.
         let mut attributes = Self(unsafe { attributes.assume_init() });
-        let mut signals = MaybeUninit::<libc::sigset_t>::zeroed();
+        let (blocked, default) = (signals::set_of(blocked), signals::set_of(&[libc::SIGPIPE, libc::SIGCHLD]));
         let flags = libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF;
-        // SAFETY: initialised attributes, and a set that is emptied before it is used.
+        // SAFETY: initialised attributes and live sets.
         unsafe {
-            libc::sigemptyset(signals.as_mut_ptr());
-            for &signal in blocked {
-                libc::sigaddset(signals.as_mut_ptr(), signal);
-            }
-            from_number(libc::posix_spawnattr_setsigmask(&raw mut attributes.0, signals.as_ptr()))?;
-            libc::sigemptyset(signals.as_mut_ptr());
-            libc::sigaddset(signals.as_mut_ptr(), libc::SIGPIPE);
-            libc::sigaddset(signals.as_mut_ptr(), libc::SIGCHLD);
-            from_number(libc::posix_spawnattr_setsigdefault(&raw mut attributes.0, signals.as_ptr()))?;
+            from_number(libc::posix_spawnattr_setsigmask(&raw mut attributes.0, &raw const blocked))?;
+            from_number(libc::posix_spawnattr_setsigdefault(&raw mut attributes.0, &raw const default))?;
             from_number(libc::posix_spawnattr_setflags(&raw mut attributes.0, flags as libc::c_short))?;
         }
         Ok(attributes)

@@ -158,7 +158,7 @@ impl Entry {
             Place::Near { key, lengths, .. } => (*key, *lengths),
             Place::Far(far) => return Err(**far),
         };
-        // SAFETY: `open` has found that both lengths together lie in one window from `key` on, and
+        // SAFETY: `near` has found that both lengths together lie in one window from `key` on, and
         // windows are never unmapped. The caller owns this entry or holds the dict's lock, under which alone
         // entries are changed or moved, and the slices end before it changes one itself.
         let both = unsafe { core::slice::from_raw_parts(key.as_ptr(), key_len + value_len) };
