@@ -44,6 +44,8 @@ kill_points! {
     HeapGrown = "heap.grown",
     /// A large block is taken but its pages are not reserved yet.
     HeapLargeTaken = "heap.large-taken",
+    /// The pages of a large block are there, but no account tells of them yet.
+    HeapPagesTaken = "heap.pages-taken",
     /// An object is initialised but not yet held.
     ObjectBuilt = "object.built",
     /// An object's last reference is gone, its parts are not freed yet.

@@ -116,6 +116,49 @@ fn killed_in_the_growth_of_the_heap() {
     });
 }
 
+/// Pages that nobody has told of are those of the block's next owner, and go back with them.
+#[test]
+fn killed_with_pages_that_no_account_tells_of() {
+    alone(|heap| {
+        let pages = || heap_file_bytes(heap);
+        for bytes in [1_500_000, 5_000_000, 20_000_000] {
+            let take = || {
+                let seat = participant::seat(heap).unwrap();
+                let block = heap.take(seat, bytes, ObjectKind::Bytes, seat.transit(0)).unwrap();
+                for at in [0, bytes / 2, bytes - 3] {
+                    block.write(heap, at, b"abc").unwrap();
+                    let mut found = [0; 3];
+                    block.read(heap, at, &mut found).unwrap();
+                    assert_eq!(&found, b"abc");
+                }
+            };
+            let trim = || heap.trim(participant::seat(heap).unwrap()).unwrap();
+            let before = Before::of(heap);
+            in_child(take).succeeds();
+            before.assert_unchanged();
+            trim();
+            let (committed, had) = (heap.stats().committed_bytes, pages());
+            for _ in 0..3 {
+                kill_at(KillPoint::HeapPagesTaken, 0, take);
+                before.assert_unchanged();
+                assert_eq!(heap.stats().committed_bytes, committed);
+            }
+            assert!((had + bytes..had + bytes + (1 << 20)).contains(&pages()), "of {bytes}: {had}, now {}", pages());
+            in_child(take).succeeds();
+            before.assert_unchanged();
+            trim();
+            assert!(pages() < had + (1 << 20), "of {bytes}: {had}, now {}", pages());
+        }
+    });
+}
+
+/// Bytes that have pages.
+fn heap_file_bytes(heap: Heap) -> u64 {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(format!("/proc/self/fd/{}", heap.fd().as_raw_fd())).unwrap().blocks() * 512
+}
+
 /// Each fork of a process that is killed in the fork handlers leaves a slot that no child adopts.
 #[test]
 fn killed_in_a_fork() {

@@ -269,6 +269,31 @@ fn many_large_blocks_do_not_overlap() {
     });
 }
 
+/// Blocks of whole huge pages, and of a little more or less, with small and huge pages in them as they grow.
+#[test]
+fn large_blocks_keep_their_bytes_whatever_pages_they_have() {
+    alone(|heap| {
+        for bytes in [2 * MIB - 1, 2 * MIB, 2 * MIB + 1, 7 * MIB, 40 * MIB + 4097] {
+            // The same block with fewer bytes at first, if one is kept of its class.
+            for part in [bytes - bytes / 9, bytes] {
+                let held = Held::take(heap, part).unwrap();
+                held.fill(part);
+                in_child(|| {
+                    held.assert_filled(part);
+                    held.fill(part + 1);
+                })
+                .succeeds();
+                held.assert_filled(part + 1);
+            }
+            heap.trim(participant::seat(heap).unwrap()).unwrap();
+            let held = Held::take(heap, bytes).unwrap();
+            let mut end = [1; 100];
+            held.block.read(heap, bytes - 100, &mut end).unwrap();
+            assert_eq!(end, [0; 100], "pages that went back are new");
+        }
+    });
+}
+
 // Fault 23.
 #[test]
 fn under_an_address_space_limit_everything_goes_through_the_file() {
@@ -386,7 +411,8 @@ fn a_closed_and_reused_descriptor_is_noticed() {
         large.fill(9);
         // Read at length, it is mapped from now on.
         large.assert_filled(9);
-        let never_seen = Held::take(heap, 3 * MIB).unwrap();
+        // Too small for huge pages, which are got through a mapping.
+        let never_seen = Held::take(heap, MIB + MIB / 2).unwrap();
         let path = std::env::temp_dir().join(format!("tenfold-stranger-{}", std::process::id()));
         std::fs::write(&path, vec![7; 4 << 20]).unwrap();
         let work = |stranger: i32| {
@@ -403,8 +429,8 @@ fn a_closed_and_reused_descriptor_is_noticed() {
             assert_eq!(error, HeapError::FileTaken, "with {stranger}");
             assert_eq!(Held::take(heap, 200 * MIB).err(), Some(HeapError::FileTaken));
             large.assert_filled(9);
-            assert_eq!(never_seen.block.write(heap, 0, &vec![1; 2 << 20]), Err(HeapError::FileTaken));
-            assert_eq!(never_seen.block.read(heap, 0, &mut vec![1; 2 << 20]), Err(HeapError::FileTaken));
+            assert_eq!(never_seen.block.write(heap, 0, &vec![1; 1 << 20]), Err(HeapError::FileTaken));
+            assert_eq!(never_seen.block.read(heap, 0, &mut vec![1; 1 << 20]), Err(HeapError::FileTaken));
             let seat = participant::seat(heap).unwrap();
             let sent =
                 message::write(heap, seat, Outgoing { parts: &[&vec![1; 3 << 20]], handles: &[] }, seat.transit(0));

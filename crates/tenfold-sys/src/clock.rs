@@ -14,6 +14,14 @@ pub fn now() -> u64 {
     (time.tv_sec as u64).saturating_mul(NANOS_PER_SECOND).saturating_add(time.tv_nsec as u64)
 }
 
+/// The processor time that the calling thread has used ([`CLOCK_THREAD_CPUTIME_ID`]). Does not block, cannot fail.
+///
+/// [`CLOCK_THREAD_CPUTIME_ID`]: https://man7.org/linux/man-pages/man2/clock_gettime.2.html
+pub fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 /// An absolute moment of [`now`], or never. Survives interruptions of a wait, where a relative timeout would start anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline(Option<u64>);

@@ -7,16 +7,19 @@
 //!
 //! [`madvise`]: https://man7.org/linux/man-pages/man2/madvise.2.html
 
-use crate::error::{Errno, Result};
+use crate::error::{Errno, Result, from_minus_one};
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags};
 use std::os::fd::BorrowedFd;
 
+/// Bytes of a huge page, where pages have 4 KiB: what one entry of the second level of page tables maps.
+pub const HUGE_PAGE: usize = 2 << 20;
+
 /// Maps `len` bytes of the file at `offset` for reading and writing, shared with everybody who maps them ([`mmap`],
 /// `MAP_SHARED`). `offset` is a multiple of [`page_size`]. Does not block; pages come when they are touched, and a
-/// touch beyond the end of the file is a `SIGBUS`.
+/// touch beyond the end of the file is a `SIGBUS`. What is long enough to have huge pages lies so that it can.
 ///
 /// # Errors
 /// `ENOMEM` when the address space (`RLIMIT_AS`) or the number of mappings is used up, `EINVAL` for a length of zero or
@@ -38,11 +41,51 @@ pub fn map_private(fd: BorrowedFd<'_>, offset: u64, len: usize) -> Result<NonNul
 
 fn map(fd: BorrowedFd<'_>, offset: u64, len: usize, flags: MapFlags) -> Result<NonNull<u8>> {
     let protection = ProtFlags::READ | ProtFlags::WRITE;
-    // SAFETY: without MAP_FIXED the kernel picks addresses that nothing uses, so no existing memory changes.
-    let address = unsafe { rustix::mm::mmap(core::ptr::null_mut(), len, protection, flags, fd, offset)? };
+    let address = match place_for_huge_pages(offset, len) {
+        // SAFETY: these addresses were set aside for this a moment ago, so nothing else is there.
+        Some(address) => unsafe { rustix::mm::mmap(address, len, protection, flags | MapFlags::FIXED, fd, offset) }
+            .inspect_err(|_| {
+                // SAFETY: as above; there is nothing but addresses.
+                let _ = unsafe { rustix::mm::munmap(address, len) };
+            })?,
+        // SAFETY: without MAP_FIXED the kernel picks addresses that nothing uses, so no existing memory changes.
+        None => unsafe { rustix::mm::mmap(core::ptr::null_mut(), len, protection, flags, fd, offset)? },
+    };
     // SAFETY: the mapping that has just been made; only what a core dump has of it changes.
     let _ = unsafe { rustix::mm::madvise(address, len, Advice::LinuxDontDump) };
     NonNull::new(address.cast()).ok_or(Errno::FAULT)
+}
+
+/// Sets addresses aside for a mapping of the file at `offset`, if it can have huge pages: they need addresses that are as
+/// far from a multiple of their size as the offset is. None if there is no room for that.
+fn place_for_huge_pages(offset: u64, len: usize) -> Option<*mut c_void> {
+    let within = (offset % HUGE_PAGE as u64) as usize;
+    if len < (HUGE_PAGE - within) % HUGE_PAGE + HUGE_PAGE {
+        return None;
+    }
+    let all = len.checked_add(HUGE_PAGE)?;
+    // SAFETY: without MAP_FIXED the kernel picks addresses that nothing uses.
+    let start = unsafe {
+        rustix::mm::mmap_anonymous(
+            core::ptr::null_mut(),
+            all,
+            ProtFlags::empty(),
+            MapFlags::PRIVATE | MapFlags::NORESERVE,
+        )
+    }
+    .ok()?;
+    let before = within.wrapping_sub(start.addr()) % HUGE_PAGE;
+    let rest = HUGE_PAGE - before;
+    // SAFETY: what lies before and behind the place is given up again; both are parts of what was set aside, in whole
+    // pages, since offset and start are.
+    unsafe {
+        if before > 0 {
+            let _ = rustix::mm::munmap(start, before);
+        }
+        let place = start.byte_add(before);
+        let _ = rustix::mm::munmap(place.byte_add(len.next_multiple_of(page_size())), rest);
+        Some(place)
+    }
 }
 
 /// Has a mapping show the same bytes as before, but copied on write from now on ([`mmap`], `MAP_FIXED`): other threads
@@ -124,6 +167,23 @@ pub fn look_up_pages(address: NonNull<u8>, len: usize) {
     let _ = unsafe { rustix::mm::madvise(address.as_ptr().cast::<c_void>(), len, Advice::LinuxPopulateRead) };
 }
 
+/// Puts one huge page where the file has small ones, or has them in part: the bytes stay, and what was missing is zero
+/// ([`madvise`], `MADV_COLLAPSE`). Of `address`, in a mapping of this module that is shared, [`HUGE_PAGE`] bytes from a
+/// multiple of that on are looked at; at least one page must be there.
+///
+/// # Errors
+/// `EINVAL` where the kernel knows no such thing (before 6.1), was told never to, or has pages of another size; `EBUSY`,
+/// `EAGAIN` or `ENOMEM` if there is no huge page to be had now.
+///
+/// [`madvise`]: https://man7.org/linux/man-pages/man2/madvise.2.html
+pub fn collapse(address: NonNull<u8>) -> Result<()> {
+    if page_size() != 4096 {
+        return Err(Errno::INVAL);
+    }
+    // SAFETY: the advice changes no bytes; addresses where nothing is mapped are an error.
+    from_minus_one(unsafe { libc::madvise(address.as_ptr().cast(), HUGE_PAGE, libc::MADV_COLLAPSE) }).map(drop)
+}
+
 /// The size of a page: 4096 on x86-64; on aarch64 also 16 or 64 KiB.
 pub fn page_size() -> usize {
     rustix::param::page_size()
@@ -184,6 +244,49 @@ mod tests {
             // SAFETY: each is a mapping of `page` bytes, used no more.
             unsafe { unmap(mapping, page) }.expect("unmap");
         }
+    }
+
+    #[test]
+    fn long_mappings_lie_where_huge_pages_can() {
+        let (page, huge) = (page_size(), HUGE_PAGE);
+        let file = MemoryFile::create("map").expect("create");
+        file.set_len(8 * huge as u64).expect("length");
+        for (offset, len) in
+            [(0, huge), (0, huge + 1), (huge - page, huge + page), (page, 3 * huge), (3 * huge, 2 * huge)]
+        {
+            for map in [map_shared, map_private] {
+                let mapping = map(file.as_fd(), offset as u64, len).expect("map");
+                assert_eq!(mapping.addr().get() % huge, offset % huge);
+                // SAFETY: the last byte of a live mapping.
+                let last = unsafe { mapping.byte_add(len - 1) };
+                write(last, 1);
+                assert_eq!(read(last), 1);
+                // SAFETY: a mapping of `len` bytes, used no more.
+                unsafe { unmap(mapping, len) }.expect("unmap");
+            }
+        }
+    }
+
+    #[test]
+    fn small_pages_become_a_huge_one() {
+        let huge = HUGE_PAGE;
+        let file = MemoryFile::create("map").expect("create");
+        file.set_len(2 * huge as u64).expect("length");
+        let mapping = map_shared(file.as_fd(), 0, 2 * huge).expect("map");
+        // SAFETY: inside the mapping.
+        let second = unsafe { mapping.byte_add(huge) };
+        write(second, 7);
+        match collapse(second) {
+            Ok(()) => {
+                // SAFETY: inside the mapping.
+                assert_eq!((read(second), read(unsafe { second.byte_add(huge - 1) })), (7, 0));
+            }
+            // Whether there is one depends on the machine.
+            Err(error) => assert!([Errno::INVAL, Errno::BUSY, Errno::AGAIN, Errno::NOMEM].contains(&error)),
+        }
+        assert!(collapse(mapping).is_err(), "nothing is there");
+        // SAFETY: the whole mapping, used no more.
+        unsafe { unmap(mapping, 2 * huge) }.expect("unmap");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::block::{Block, BlockId, DIRECTORY_LEN, DIRECTORY_OFFSET, Descriptor, State, TABLE_LEN};
 use super::class::{self, ClassHead, SLAB, SMALL};
+use super::huge::HUGE;
 use super::{At, Heap, WINDOW, Word, limit};
 use tenfold_sys::Errno;
 use tenfold_sys::memory_file::MemoryFile;
@@ -239,7 +240,7 @@ impl Heap {
     }
 
     /// Makes sure that a large block's first `len` bytes have pages, so that touching them can
-    /// neither fail with a signal nor wake the OOM killer unannounced. Returns whether most are new.
+    /// neither fail with a signal nor wake the OOM killer unannounced. Returns whether most are new, and small.
     #[cold]
     fn back_with_pages(self, seat: Seat, block: Block) -> Result<bool> {
         reach(KillPoint::HeapLargeTaken);
@@ -266,14 +267,17 @@ impl Heap {
                 return Err(out_of_memory());
             }
         }
+        let huge = block.take_huge_pages(self, have, want);
+        // What is still missing.
         self.allocate_pages(block.offset + have, needed)?;
+        reach(KillPoint::HeapPagesTaken);
         // Others may have grown meanwhile: what counts is the account.
         let fits = self.account(seat, descriptor, |a| {
             let fits = !full(header.committed.load(Ordering::Relaxed));
             fits.then_some(Account { committed: want, ..a })
         })?;
         if fits {
-            return Ok(needed > have);
+            return Ok(needed - huge > have + huge);
         }
         our_file()?.punch_hole(block.offset + have, needed).map_err(HeapError::os("fallocate"))?;
         Err(out_of_memory())
@@ -390,13 +394,17 @@ impl Heap {
 }
 
 /// The file, if its descriptor is still what it was.
-fn our_file() -> Result<&'static MemoryFile> {
+pub(super) fn our_file() -> Result<&'static MemoryFile> {
     let file = super::window::file();
     if file.is_still_ours() { Ok(file) } else { Err(HeapError::FileTaken) }
 }
 
-/// Where `bytes` begin at or after `end`: small slabs and blocks never straddle a window.
+/// Where `bytes` begin at or after `end`: small slabs and blocks never straddle a window, the largest begin where a huge
+/// page can.
 fn place(end: u64, bytes: u64) -> u64 {
+    if bytes >= HUGE {
+        return end.next_multiple_of(HUGE);
+    }
     let start = end.next_multiple_of(PAGE);
     let room = WINDOW - start % WINDOW;
     if bytes <= room || bytes > WINDOW { start } else { start.next_multiple_of(WINDOW) }

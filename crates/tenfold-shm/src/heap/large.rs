@@ -14,7 +14,7 @@
 //!   the same again                         14                     6
 //! ```
 //!
-//! So pages that are new are written through the file.
+//! So pages that are new are written through the file, unless they are huge: see [`super::huge`].
 //!
 //! *Killed here:* a mapping is local to the process.
 
@@ -66,6 +66,11 @@ pub(crate) fn forget(mapped: &Arc<MappedBlock>) {
     kept.retain(|kept| !Arc::ptr_eq(&kept.mapped, mapped));
 }
 
+/// Does not keep `mapped` any longer.
+pub(super) fn let_go(mapped: &Arc<MappedBlock>) {
+    KEPT.with(|all| all.retain(|kept| !Arc::ptr_eq(&kept.mapped, mapped)));
+}
+
 /// Gives up all mappings that nobody uses at the moment; whether there were any.
 pub(super) fn make_room() -> bool {
     let before = KEPT.with(core::mem::take);
@@ -102,7 +107,7 @@ impl Block {
     }
 
     #[cold]
-    fn map_to_keep(self, heap: Heap, with_pages: bool) -> Option<Arc<MappedBlock>> {
+    pub(super) fn map_to_keep(self, heap: Heap, with_pages: bool) -> Option<Arc<MappedBlock>> {
         // A little more than the block has now: its next life may need it.
         let state = State::from_bits(self.descriptor.state.load(Ordering::Relaxed));
         let most = class::size_of_class((state.class as usize).min(class::CLASSES - 1));

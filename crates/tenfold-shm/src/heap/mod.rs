@@ -11,7 +11,7 @@
 //! The file is looked at through *windows* of 1 MiB, mapped when first touched and never unmapped,
 //! so that a reference into a window is valid as long as the process. No block of up to 1 MiB
 //! straddles two windows; larger ones are mapped in one piece for a while ([`large`]), or read and
-//! written through the file.
+//! written through the file, and have huge pages where there are some ([`huge`]).
 //!
 //! *Killed here:* mapping is process-local and leaves nothing behind. Everything that is shared
 //! changes under the locks of [`alloc`].
@@ -19,6 +19,7 @@
 pub mod alloc;
 pub mod block;
 pub mod class;
+mod huge;
 pub(crate) mod large;
 mod limit;
 pub mod stats;
