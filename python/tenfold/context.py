@@ -187,7 +187,7 @@ class BaseProcess(process.BaseProcess):
             current._config["daemon"] = True
 
     def _bootstrap(self, parent_sentinel=None):
-        # Each function that a child of fork calls costs it some pages.
+        # Each function that a child of fork calls costs it some pages, and so does `super`.
         if _ctrl_c.held_back:
             _ctrl_c.hear(self._is_worker)
         # Whatever the program has set it to, as in the standard library.
@@ -195,7 +195,7 @@ class BaseProcess(process.BaseProcess):
         # The standard library's code sets its own start method, which is ours only with the alias.
         if self._start_method is not None:
             _force_start_method(self._start_method)
-        exit_code = super()._bootstrap(parent_sentinel)
+        exit_code = process.BaseProcess._bootstrap(self, parent_sentinel)
         _family.leave(exit_code)
         return exit_code
 

@@ -10,7 +10,7 @@ std = mirror(globals(), "popen_fork")
 
 
 class _Start(threading.local):
-    """The start that a thread is at: the pipes that nobody else closes if it fails."""
+    """The start that a thread is at: the pipes that nobody else closes if there is no child."""
 
     ends = ()
 
@@ -23,18 +23,6 @@ def _pipe():
     ends = os.pipe()
     _current.ends += ends
     return ends
-
-
-def _fork():
-    """Fork the child; stands in for `os.fork` below."""
-    try:
-        pid = os.fork()
-    except OSError:
-        _family.not_forked()
-        raise
-    # From here on the code that forked closes what it has opened.
-    _current.ends = ()
-    return pid
 
 
 def after_fork():
@@ -53,23 +41,27 @@ class Popen(std.Popen):
         process_obj._record = self._record = _family.new_record()
         self._start(process_obj)
 
-    # `close` is not looked for in `os`: each look costs the child pages.
+    # What the child calls is not looked for in `os`: each look costs it pages.
     _fork_and_go_on = adopt_seeing(
         std.Popen._launch,
         std,
         __name__,
-        os=overlay(os, pipe=_pipe, fork=_fork, close=os.close, _exit=os._exit),
+        os=overlay(os, pipe=_pipe, fork=os.fork, close=os.close, _exit=os._exit),
     )
 
     def _start(self, process_obj):
         """Make the child, which goes on in `process_obj._bootstrap` and never returns from here."""
+        _current.ends = ()
         try:
             self._fork_and_go_on(process_obj)
-        except BaseException:
-            # The standard library leaves its pipes open if there is no room for a child.
-            for end in _current.ends:
-                os.close(end)
-            _current.ends = ()
+        except BaseException as error:
+            # Once there is a child, the standard library closes what it has opened.
+            if not hasattr(self, "pid"):
+                # With both pipes there, it was the fork that the system refused.
+                if isinstance(error, OSError) and len(_current.ends) == 4:
+                    _family.not_forked()
+                for end in _current.ends:
+                    os.close(end)
             raise
         if not _family.forked(self.pid):
             _family.watch_again()

@@ -109,6 +109,11 @@ impl Frozen {
     }
 }
 
+/// How many sleepers so many permits are for.
+fn sleepers(permits: u64) -> u32 {
+    u32::try_from(permits).unwrap_or(u32::MAX)
+}
+
 /// The most permits there can be.
 fn most(shared: &SemaphoreObject) -> u64 {
     shared.bound.load(Ordering::Relaxed).min(PERMITS_MAX)
@@ -154,7 +159,15 @@ impl Semaphore {
     ///
     /// # Errors
     /// If this process has no slot in the family and can get none.
+    #[inline]
     pub fn acquire(&self, deadline: Deadline) -> Result<bool> {
+        // The common case, in the caller's code.
+        if self.shared.queue_until.load(Ordering::Relaxed) == 0
+            && let Step::Done = self.step(|count| count.checked_sub(1))
+        {
+            reach(KillPoint::SemaphoreTaken);
+            return Ok(true);
+        }
         self.acquire_as(Taker::Token, deadline)
     }
 
@@ -230,6 +243,7 @@ impl Semaphore {
     }
 
     /// Changes the count in one step, if `change` gives a new one and the count is not frozen.
+    #[inline]
     fn step(&self, mut change: impl FnMut(u64) -> Option<u64>) -> Step {
         let count = &self.shared.get().count;
         let mut now = count.load(Ordering::Relaxed);
@@ -238,7 +252,8 @@ impl Semaphore {
                 return Step::Frozen;
             }
             let Some(next) = change(now) else { return Step::Refused };
-            match count.compare_exchange_weak(now, next, Ordering::AcqRel, Ordering::Relaxed) {
+            // In one order with the arrivals of waiters: see [`WaitPoint::notify_after_exchange`].
+            match count.compare_exchange_weak(now, next, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return Step::Done,
                 Err(other) => now = other,
             }
@@ -280,18 +295,27 @@ impl Semaphore {
     ///
     /// # Errors
     /// [`SyncError::OverRelease`] if there would be more than the bound; none is put back then.
+    #[inline]
     pub fn release(&self, permits: u64) -> SyncResult<()> {
-        match self.step(|count| self.raised(count, permits).ok()) {
-            Step::Done => {}
-            Step::Refused => return Err(self.too_many()),
-            Step::Frozen => {
-                let _guard = self.shared.field(|s| &s.lock).lock(self.handle.heap())?;
-                let frozen = Frozen::new(self.shared);
-                let raised = self.raised(frozen.count, permits);
-                frozen.thaw_with(*raised.as_ref().unwrap_or(&frozen.count));
-                raised?;
+        match self.step(|count| self.raised(count, permits)) {
+            Step::Done => {
+                reach(KillPoint::SemaphoreReleased);
+                self.shared.sleepers.notify_after_exchange(sleepers(permits));
+                Ok(())
             }
+            Step::Refused => Err(self.too_many()),
+            Step::Frozen => self.release_under_the_lock(permits),
         }
+    }
+
+    #[cold]
+    fn release_under_the_lock(&self, permits: u64) -> SyncResult<()> {
+        let guard = self.shared.field(|s| &s.lock).lock(self.handle.heap())?;
+        let frozen = Frozen::new(self.shared);
+        let raised = self.raised(frozen.count, permits);
+        frozen.thaw_with(raised.unwrap_or(frozen.count));
+        drop(guard);
+        raised.ok_or_else(|| self.too_many())?;
         self.wake(permits);
         Ok(())
     }
@@ -311,27 +335,27 @@ impl Semaphore {
         let frozen = Frozen::new(self.shared);
         // Somebody else may have put our permit back as a token: then it is not ours any more.
         let raised = self.raised(frozen.count, 1);
-        frozen.commit(&guard, *raised.as_ref().unwrap_or(&frozen.count), mine, held - 1);
+        frozen.commit(&guard, raised.unwrap_or(frozen.count), mine, held - 1);
         drop(guard);
-        raised?;
+        raised.ok_or_else(|| self.too_many())?;
         self.wake(1);
         Ok(true)
     }
 
-    fn raised(&self, count: u64, permits: u64) -> SyncResult<u64> {
-        match count.checked_add(permits) {
-            Some(more) if more <= most(self.shared.get()) => Ok(more),
-            _ => Err(self.too_many()),
-        }
+    /// The count with so many permits more, if there may be that many.
+    #[inline]
+    fn raised(&self, count: u64, permits: u64) -> Option<u64> {
+        count.checked_add(permits).filter(|&more| more <= most(self.shared.get()))
     }
 
+    #[cold]
     fn too_many(&self) -> SyncError {
         SyncError::OverRelease { bound: most(self.shared.get()) }
     }
 
     fn wake(&self, permits: u64) {
         reach(KillPoint::SemaphoreReleased);
-        self.shared.sleepers.notify(permits.min(u64::from(u32::MAX)) as u32);
+        self.shared.sleepers.notify(sleepers(permits));
     }
 
     /// Permits that can be taken now.
@@ -358,6 +382,6 @@ pub(super) fn owner_died(heap: Heap, seat: Seat, death: &Death, block: Block, en
     let frozen = Frozen::new(shared);
     frozen.commit(&guard, frozen.count.saturating_add(held).min(most(shared.get())), theirs, 0);
     drop(guard);
-    shared.sleepers.notify(held.min(u64::from(u32::MAX)) as u32);
+    shared.sleepers.notify(sleepers(held));
     Ok(())
 }

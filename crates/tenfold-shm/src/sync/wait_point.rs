@@ -103,6 +103,14 @@ fn arrive<W: Word>(arrivals: &W) {
 #[inline(always)]
 fn anybody<W: Word>(arrivals: &W, cleared: &W) -> Option<u64> {
     W::fence();
+    arrived(arrivals, cleared)
+}
+
+/// The same for one who has changed the state by a sequentially consistent exchange of the very word that waiters look
+/// at, which saves the fence: an arrival that this load does not see comes after the exchange in the one order of all
+/// such operations, and with it the waiter's fence, and its look.
+#[inline(always)]
+fn arrived<W: Word>(arrivals: &W, cleared: &W) -> Option<u64> {
     let seen = arrivals.load(Ordering::SeqCst);
     (seen != cleared.load(Ordering::Relaxed)).then_some(seen)
 }
@@ -164,6 +172,14 @@ impl WaitPoint {
     #[inline]
     pub(crate) fn notify(&self, count: u32) {
         if let Some(seen) = anybody(&self.arrivals, &self.cleared) {
+            self.wake(count, seen);
+        }
+    }
+
+    /// The same, after the word that waiters look at was changed by an exchange that is [`Ordering::SeqCst`].
+    #[inline]
+    pub(crate) fn notify_after_exchange(&self, count: u32) {
+        if let Some(seen) = arrived(&self.arrivals, &self.cleared) {
             self.wake(count, seen);
         }
     }
