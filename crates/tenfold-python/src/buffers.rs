@@ -23,7 +23,7 @@ use tenfold_engine::shm::data::Data;
 use tenfold_engine::shm::message::{InPlace, Payload};
 use tenfold_engine::shm::private_view::PrivateView;
 use tenfold_engine::sys::limits::{self, Resource};
-use tenfold_engine::sys::{Errno, stream};
+use tenfold_engine::sys::{Errno, huge_pages, stream};
 
 use crate::errors;
 
@@ -143,6 +143,10 @@ pub(crate) fn bytes_of(buffer: &PyBuffer<u8>) -> &[u8] {
 /// # Errors
 /// If there is no memory for it.
 pub(crate) fn bytes<'py>(py: Python<'py>, content: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    if content.len() >= huge_pages::NEVER_KEPT {
+        let arriving = Arriving::new(py, content.len()).map_err(|error| no_room(py, error, content.len()))?;
+        return Ok(arriving.copy(content));
+    }
     let (start, len) = (content.as_ptr().cast::<c_char>(), content.len() as isize);
     // SAFETY: `start` is readable for `len` bytes; the result is a new reference to a bytes object, or null with an
     // error set.
@@ -189,7 +193,9 @@ fn fresh_bytearray(py: Python<'_>, len: usize) -> PyResult<(Bound<'_, PyByteArra
         return Err(no_room(py, PyErr::fetch(py), len));
     }
     // SAFETY: as above.
-    let start = unsafe { ffi::PyByteArray_AsString(array.as_ptr()) };
+    let start = unsafe { ffi::PyByteArray_AsString(array.as_ptr()) }.cast();
+    // SAFETY: as above; there is room for so many bytes.
+    huge_pages::populate(unsafe { core::slice::from_raw_parts_mut(start, len) });
     Ok((array, start.cast()))
 }
 
@@ -239,6 +245,13 @@ impl<'py> Arriving<'py> {
             let space = core::slice::from_raw_parts_mut(start, len);
             Ok(Arriving { bytes: bytes.cast_into_unchecked(), space, whole: len })
         }
+    }
+
+    /// The object with `content`, which is as long, in it.
+    fn copy(self, content: &[u8]) -> Bound<'py, PyBytes> {
+        huge_pages::populate(self.space);
+        self.space.write_copy_of_slice(content);
+        self.bytes
     }
 
     /// Whether nothing has arrived yet.

@@ -32,6 +32,7 @@ pub mod descriptors;
 pub mod error;
 pub mod executable;
 pub mod futex;
+pub mod huge_pages;
 pub mod interrupt;
 pub mod limits;
 pub mod looks;

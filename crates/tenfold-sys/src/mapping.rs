@@ -7,7 +7,7 @@
 //!
 //! [`madvise`]: https://man7.org/linux/man-pages/man2/madvise.2.html
 
-use crate::error::{Errno, Result, from_minus_one};
+use crate::error::{Errno, Result};
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
@@ -114,9 +114,7 @@ pub fn keep_from_children(ptr: NonNull<u8>, len: usize) {
 }
 
 /// Gets the pages of memory that is about to be written from end to end ([`madvise`], `MADV_POPULATE_WRITE`): one call
-/// for all, at two thirds of the price of a page fault each. (Huge pages are no bargain: many take longer to clear,
-/// where a virtual machine has to get them from its host first, than small ones that were used a moment ago.) Does
-/// nothing for less than 64 KiB, and on kernels before 5.14.
+/// for all, at two thirds of the price of a page fault each. For much memory see [`crate::huge_pages`]. Does nothing for less than 64 KiB, and on kernels before 5.14.
 ///
 /// [`madvise`]: https://man7.org/linux/man-pages/man2/madvise.2.html
 pub fn populate<T>(room: &mut [MaybeUninit<T>]) {
@@ -165,23 +163,6 @@ pub unsafe fn duplicate(ptr: NonNull<u8>, len: usize) -> Result<NonNull<u8>> {
 pub fn look_up_pages(address: NonNull<u8>, len: usize) {
     // SAFETY: the advice changes no memory; addresses where nothing is mapped are an error.
     let _ = unsafe { rustix::mm::madvise(address.as_ptr().cast::<c_void>(), len, Advice::LinuxPopulateRead) };
-}
-
-/// Puts one huge page where the file has small ones, or has them in part: the bytes stay, and what was missing is zero
-/// ([`madvise`], `MADV_COLLAPSE`). Of `address`, in a mapping of this module that is shared, [`HUGE_PAGE`] bytes from a
-/// multiple of that on are looked at; at least one page must be there.
-///
-/// # Errors
-/// `EINVAL` where the kernel knows no such thing (before 6.1), was told never to, or has pages of another size; `EBUSY`,
-/// `EAGAIN` or `ENOMEM` if there is no huge page to be had now.
-///
-/// [`madvise`]: https://man7.org/linux/man-pages/man2/madvise.2.html
-pub fn collapse(address: NonNull<u8>) -> Result<()> {
-    if page_size() != 4096 {
-        return Err(Errno::INVAL);
-    }
-    // SAFETY: the advice changes no bytes; addresses where nothing is mapped are an error.
-    from_minus_one(unsafe { libc::madvise(address.as_ptr().cast(), HUGE_PAGE, libc::MADV_COLLAPSE) }).map(drop)
 }
 
 /// The size of a page: 4096 on x86-64; on aarch64 also 16 or 64 KiB.
@@ -265,28 +246,6 @@ mod tests {
                 unsafe { unmap(mapping, len) }.expect("unmap");
             }
         }
-    }
-
-    #[test]
-    fn small_pages_become_a_huge_one() {
-        let huge = HUGE_PAGE;
-        let file = MemoryFile::create("map").expect("create");
-        file.set_len(2 * huge as u64).expect("length");
-        let mapping = map_shared(file.as_fd(), 0, 2 * huge).expect("map");
-        // SAFETY: inside the mapping.
-        let second = unsafe { mapping.byte_add(huge) };
-        write(second, 7);
-        match collapse(second) {
-            Ok(()) => {
-                // SAFETY: inside the mapping.
-                assert_eq!((read(second), read(unsafe { second.byte_add(huge - 1) })), (7, 0));
-            }
-            // Whether there is one depends on the machine.
-            Err(error) => assert!([Errno::INVAL, Errno::BUSY, Errno::AGAIN, Errno::NOMEM].contains(&error)),
-        }
-        assert!(collapse(mapping).is_err(), "nothing is there");
-        // SAFETY: the whole mapping, used no more.
-        unsafe { unmap(mapping, 2 * huge) }.expect("unmap");
     }
 
     #[test]

@@ -280,6 +280,10 @@ def do_all_and_die(method, shared, point, passes):
         # More than anybody had before, so that it cannot be what others gave back.
         hoard = [ctx.RawArray("b", 3000) for _ in range(10_000)]
         del hoard
+    if point == "heap.pages-taken":
+        # Blocks that were used before have pages.
+        hoard = [ctx.RawArray("b", 5_000_000) for _ in range(10)]
+        del hoard
     # Not there, or not as often.
     os._exit(0)
 

@@ -14,7 +14,7 @@
 //!   the same again                         14                     6
 //! ```
 //!
-//! So pages that are new are written through the file, unless they are huge: see [`super::huge`].
+//! So pages that are new are written through the file, unless they are huge: see [`tenfold_sys::huge_pages`].
 //!
 //! *Killed here:* a mapping is local to the process.
 
