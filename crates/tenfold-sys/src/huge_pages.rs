@@ -27,8 +27,9 @@ use crate::mapping::{self, HUGE_PAGE};
 
 /// A huge page that takes this much processor time is not worth it: small ones take as long.
 const SLOW: Duration = Duration::from_millis(1);
-/// How many bytes get small pages after that.
-const PAUSE: u64 = 64 << 20;
+/// How many bytes get small pages after that: so many that even a page that took five milliseconds is two hundredths of
+/// their price.
+const PAUSE: u64 = 512 << 20;
 /// From so many bytes on, memory is got from the system each time and given back: glibc's malloc keeps what is shorter.
 pub const NEVER_KEPT: usize = 32 << 20;
 
