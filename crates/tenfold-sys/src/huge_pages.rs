@@ -54,11 +54,8 @@ pub fn collapse(address: NonNull<u8>) -> Result<()> {
 }
 
 /// Calls `take` for each of `count` huge pages, as long as that is quick. Returns how many it took. The others are to
-/// be small ones.
+/// be small ones. Whether to begin with it, [`are_worth_a_try`] says.
 pub fn take_each(count: usize, mut take: impl FnMut(usize) -> Result<()>) -> usize {
-    if is_paused(count as u64 * HUGE_PAGE as u64) {
-        return 0;
-    }
     let mut before = clock::thread_time();
     for index in 0..count {
         let taken = take(index);
@@ -72,16 +69,16 @@ pub fn take_each(count: usize, mut take: impl FnMut(usize) -> Result<()>) -> usi
     count
 }
 
-/// Whether the next `bytes` get small pages.
-fn is_paused(bytes: u64) -> bool {
+/// Whether the next `bytes` are to have huge pages if they can: not for a while after one was slow.
+pub fn are_worth_a_try(bytes: u64) -> bool {
     let fewer = |left: u64| (left > 0).then(|| left.saturating_sub(bytes));
-    PAUSED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_ok()
+    PAUSED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_err()
 }
 
 /// Gets huge pages for memory of the process's own that was just allocated and is about to be written from end to end,
 /// if there is so much that the C library had to get it from the system. The others come as they are touched.
 pub fn populate(room: &mut [MaybeUninit<u8>]) {
-    if room.len() < NEVER_KEPT {
+    if room.len() < NEVER_KEPT || !are_worth_a_try(room.len() as u64) {
         return;
     }
     let lead = room.as_ptr().align_offset(HUGE_PAGE).min(room.len());
@@ -148,9 +145,9 @@ mod tests {
             Ok(())
         });
         assert_eq!(taken, 3);
-        let pages = (PAUSE / HUGE_PAGE as u64) as usize;
-        assert_eq!(take_each(pages - 1, |_| Ok(())), 0);
-        assert_eq!(take_each(1, |_| Ok(())), 0);
+        assert!(!are_worth_a_try(PAUSE - 1));
+        assert!(!are_worth_a_try(1));
+        assert!(are_worth_a_try(1));
         assert_eq!(take_each(5, |index| if index == 4 { Err(Errno::NOMEM) } else { Ok(()) }), 4);
     }
 }

@@ -114,7 +114,8 @@ pub fn keep_from_children(ptr: NonNull<u8>, len: usize) {
 }
 
 /// Gets the pages of memory that is about to be written from end to end ([`madvise`], `MADV_POPULATE_WRITE`): one call
-/// for all, at two thirds of the price of a page fault each. For much memory see [`crate::huge_pages`]. Does nothing for less than 64 KiB, and on kernels before 5.14.
+/// for all, at two thirds of the price of a page fault each. For much memory see [`crate::huge_pages`]. Does nothing for
+/// less than 64 KiB, and on kernels before 5.14.
 ///
 /// [`madvise`]: https://man7.org/linux/man-pages/man2/madvise.2.html
 pub fn populate<T>(room: &mut [MaybeUninit<T>]) {

@@ -21,7 +21,7 @@ impl Block {
     #[cold]
     pub(super) fn take_huge_pages(self, heap: Heap, from: u64, to: u64) -> u64 {
         let (first, last) = ((self.offset + from).next_multiple_of(HUGE), (self.offset + to) / HUGE * HUGE);
-        if first >= last || limit::check_file_size(last).is_err() {
+        if first >= last || limit::check_file_size(last).is_err() || !huge_pages::are_worth_a_try(last - first) {
             return 0;
         }
         let (Some(mapped), Ok(file)) = (self.map_to_keep(heap, false), super::alloc::our_file()) else { return 0 };

@@ -62,13 +62,16 @@ pub(crate) fn mutex() -> &'static tenfold_sys::futex::PrivateMutex {
 /// Does not keep `mapped` any longer. For the prepare handler of fork, with the mutex held.
 pub(crate) fn forget(mapped: &Arc<MappedBlock>) {
     // SAFETY: the mutex is held by this thread, so nobody else has a reference to the list.
-    let kept = unsafe { KEPT.get_locked() };
-    kept.retain(|kept| !Arc::ptr_eq(&kept.mapped, mapped));
+    remove(unsafe { KEPT.get_locked() }, mapped);
 }
 
 /// Does not keep `mapped` any longer.
 pub(super) fn let_go(mapped: &Arc<MappedBlock>) {
-    KEPT.with(|all| all.retain(|kept| !Arc::ptr_eq(&kept.mapped, mapped)));
+    KEPT.with(|kept| remove(kept, mapped));
+}
+
+fn remove(kept: &mut Vec<Kept>, mapped: &Arc<MappedBlock>) {
+    kept.retain(|kept| !Arc::ptr_eq(&kept.mapped, mapped));
 }
 
 /// Gives up all mappings that nobody uses at the moment; whether there were any.
